@@ -1,0 +1,6 @@
+// The Python module `flashmoe._native`: one bind_* function per part of the core.
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_native, m) {
+    m.doc() = "Kernels and I/O of flashmoe; see _native.pyi for the signatures.";
+}

@@ -1,0 +1,1 @@
+"""The `flashmoe` command: one file per subcommand."""

@@ -1,0 +1,1 @@
+"""The native CPU backend: int8 activations against packed weights, on a pool of threads."""

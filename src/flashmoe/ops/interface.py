@@ -1,0 +1,105 @@
+"""The operations a model is made of, and what a backend promises of them.
+
+A backend is a folder beside this file with one class that has these methods; a model is written in them alone.
+Invariant of every backend: a row of a result depends on that row's inputs only, with a reduction order fixed by shape,
+so that it does not matter how the tokens were cut into chunks or how many threads ran. `Array` is the backend's own
+array type (NumPy for `reference` and `cpu`), float32 unless said; T tokens, D hidden size, H heads, d head dimension.
+Views with strides are welcome as inputs as long as their last axis is contiguous.
+
+Knows nothing of files, sequences or policies.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.ops.weights import ExpertWork, Matrix, RecordLayout
+
+Array = Any
+Handle = Any
+"""A weight, a record layout or a state as the backend wants to hold it; opaque to models."""
+
+
+class Ops(Protocol):
+    """What a backend can do."""
+
+    name: str
+
+    # Weights and state -----------------------------------------------------------------------------------------------
+    def matrix(self, weight: Matrix, *, exact: bool = False) -> Handle:
+        """Make a matrix ready for `linears`, `embed` and the like. The bytes stay where they are and must outlive it.
+
+        exact: activations are not rounded to int8 for it (routers, decay projections).
+        """
+
+    def vector(self, values: NDArray[np.float32]) -> Array: ...
+
+    def layout(self, layout: RecordLayout) -> Handle: ...
+
+    def kv_cache(self, kv_heads: int, head_dim: int) -> Handle:
+        """An empty key/value cache; `.length` is the number of tokens in it."""
+
+    def delta_state(
+        self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int
+    ) -> Handle:
+        """Zeroed GatedDeltaNet state: the last kernel - 1 inputs of the convolution, and S [value_heads, key_dim, value_dim]."""
+
+    # Dense parts -----------------------------------------------------------------------------------------------------
+    def embed(self, table: Handle, token_ids: NDArray[np.int32]) -> Array:
+        """Rows of the table, dequantised: [T, D]."""
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """x * rsqrt(mean(x^2) + eps) * weight over the last axis; the weight is the effective one (1 already added)."""
+
+    def linears(self, x: Array, matrices: Sequence[Handle]) -> list[Array]:
+        """[x @ W.T for W in matrices]: projections of one input, made together."""
+
+    def gated_mlp(self, x: Array, gate: Handle, up: Handle, down: Handle) -> Array:
+        """down(silu(gate x) * up x): [T, D]."""
+
+    # Attention -------------------------------------------------------------------------------------------------------
+    def norm_rope(self, x: Array, weight: Array, eps: float, cos: Array, sin: Array) -> Array:
+        """rms_norm over d of x [T, H, d], then rotate pairs (i, i + r/2) of the first r dimensions; cos, sin [T, r / 2]."""
+
+    def attention(self, q: Array, k: Array, v: Array, cache: Handle, scale: float) -> Array:
+        """Append k, v [T, KV, d] to the cache and attend causally with q [T, H, d]: [T, H, d]. Head h reads KV head h // (H // KV)."""
+
+    def sigmoid_gate(self, x: Array, gate: Array) -> Array:
+        """x * sigmoid(gate), both [T, H, d], as [T, H * d]."""
+
+    # GatedDeltaNet ---------------------------------------------------------------------------------------------------
+    def causal_conv_silu(self, x: Array, weight: Array, state: Handle) -> Array:
+        """silu of the depthwise causal convolution of x [T, C] with weight [C, kernel], going on from the state."""
+
+    def gated_delta_rule(
+        self, qkv: Array, a: Array, b: Array, a_log: Array, dt_bias: Array, key_heads: int, state: Handle
+    ) -> Array:
+        """The recurrence over T tokens: qkv [T, 2 * key_heads * dk + V * dv], a and b [T, V] -> o [T, V, dv].
+
+        q and k are l2-normalised (eps 1e-6), q scaled by dk ** -0.5; decay = exp(-exp(a_log) * softplus(a + dt_bias)),
+        beta = sigmoid(b); S *= decay; S += k (x) ((v - S^T k) * beta); o = S^T q. Value head h reads key head h // (V // key_heads).
+        """
+
+    def gated_rms_norm(self, x: Array, z: Array, weight: Array, eps: float) -> Array:
+        """rms_norm(x) * weight * silu(z) over dv, x [T, V, dv] and z [T, V * dv], as [T, V * dv]."""
+
+    # Mixture of experts ----------------------------------------------------------------------------------------------
+    def route(
+        self, x: Array, router: Handle, top_k: int, renormalise: bool
+    ) -> tuple[NDArray[np.int32], Array]:
+        """softmax(router x) over all experts, its top_k by falling weight (the lower id first on a tie): ids and weights [T, top_k].
+
+        The ids are on the host: streaming needs them.
+        """
+
+    def experts(
+        self, x: Array, arena: NDArray[np.uint8], layout: Handle, work: ExpertWork, out: Array
+    ) -> None:
+        """down(silu(gate x) * up x) of each entry of `work` into its row of out [rows, D]; arena is uint8 [slots, slot_bytes]."""
+
+    def combine(
+        self, outputs: Array, weights: Array, shared: Array | None, shared_gate: Array | None
+    ) -> Array:
+        """sum over ranks, in rank order, of weights [T, K] * outputs [T, K, D], then + sigmoid(shared_gate [T, 1]) * shared [T, D]."""

@@ -1,0 +1,81 @@
+"""What a user can choose: one frozen, typed object. Everything left None is chosen by probing the machine.
+
+Invariant: a Settings that exists is valid on its own terms; whether it fits the model and the machine is the plan's matter.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from flashmoe.errors import FlashMoeError
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+BACKENDS = ("cpu", "reference")
+
+
+def parse_bytes(text: str | int) -> int:
+    """`4GiB`, `48G`, `512 MB` or a number of bytes, as bytes; G is 10^9 and GiB 2^30."""
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise FlashMoeError(f"{text!r} is not a size; write it like 4GiB, 48G or 512MB.")
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+
+
+def format_bytes(n: float) -> str:
+    """Bytes in the decimal unit people read: `4.25 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n) < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.2f} {unit}"
+        n /= 1000
+    return f"{n:.2f} TB"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a model.
+
+    memory: byte budget for everything the engine holds (trunk, state, scratch, experts); None: what the machine leaves.
+    threads: compute threads; None: one per physical core this process may use.
+    experts_per_token: overrides the model's own top-k, and changes its answers.
+    context: tokens a sequence may grow to; None: the model's own limit, as far as memory goes.
+    chunk_tokens: prompt tokens that go through a layer together; None: from the memory plan. Does not change answers.
+    """
+
+    memory: int | None = None
+    threads: int | None = None
+    backend: str = "cpu"
+    experts_per_token: int | None = None
+    context: int | None = None
+    chunk_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise FlashMoeError(f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}.")
+        for name in ("memory", "threads", "experts_per_token", "context", "chunk_tokens"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise FlashMoeError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+    @classmethod
+    def from_keywords(cls, **choices: Any) -> Self:
+        """Settings from loose keywords, as `flashmoe.load` takes them: sizes may be written like `4GiB`."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(choices) - known):
+            raise FlashMoeError(
+                f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}."
+            )
+        if isinstance(choices.get("memory"), str):
+            choices["memory"] = parse_bytes(choices["memory"])
+        return cls(**choices)
