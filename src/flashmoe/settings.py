@@ -1,6 +1,7 @@
 """What a user can choose: one frozen, typed object. Everything left None is chosen by probing the machine.
 
-Invariant: a Settings that exists is valid on its own terms; whether it fits the model and the machine is the plan's matter.
+Invariant: a Settings that exists is valid on its own terms; whether it fits the model and the machine is the plan's
+matter.
 """
 
 import re
@@ -73,9 +74,7 @@ class Settings:
         """Settings from loose keywords, as `flashmoe.load` takes them: sizes may be written like `4GiB`."""
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(choices) - known):
-            raise FlashMoeError(
-                f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}."
-            )
+            raise FlashMoeError(f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
         if isinstance(choices.get("memory"), str):
             choices["memory"] = parse_bytes(choices["memory"])
         return cls(**choices)

@@ -28,7 +28,8 @@ class DeltaNet:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One decoder of the family, whatever its model_type called things. `layer_types`: `full_attention` or `linear_attention`."""
+    """One decoder of the family, whatever its model_type called things. `layer_types`: `full_attention` or
+    `linear_attention`."""
 
     model_type: str
     vocab: int

@@ -41,10 +41,9 @@ class Ops(Protocol):
     def kv_cache(self, kv_heads: int, head_dim: int) -> Handle:
         """An empty key/value cache; `.length` is the number of tokens in it."""
 
-    def delta_state(
-        self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int
-    ) -> Handle:
-        """Zeroed GatedDeltaNet state: the last kernel - 1 inputs of the convolution, and S [value_heads, key_dim, value_dim]."""
+    def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> Handle:
+        """Zeroed GatedDeltaNet state: the last kernel - 1 inputs of the convolution, and S [value_heads, key_dim,
+        value_dim]."""
 
     # Dense parts -----------------------------------------------------------------------------------------------------
     def embed(self, table: Handle, token_ids: NDArray[np.int32]) -> Array:
@@ -61,10 +60,12 @@ class Ops(Protocol):
 
     # Attention -------------------------------------------------------------------------------------------------------
     def norm_rope(self, x: Array, weight: Array, eps: float, cos: Array, sin: Array) -> Array:
-        """rms_norm over d of x [T, H, d], then rotate pairs (i, i + r/2) of the first r dimensions; cos, sin [T, r / 2]."""
+        """rms_norm over d of x [T, H, d], then rotate pairs (i, i + r/2) of the first r dimensions; cos, sin [T, r /
+        2]."""
 
     def attention(self, q: Array, k: Array, v: Array, cache: Handle, scale: float) -> Array:
-        """Append k, v [T, KV, d] to the cache and attend causally with q [T, H, d]: [T, H, d]. Head h reads KV head h // (H // KV)."""
+        """Append k, v [T, KV, d] to the cache and attend causally with q [T, H, d]: [T, H, d]. Head h reads KV head
+        h // (H // KV)."""
 
     def sigmoid_gate(self, x: Array, gate: Array) -> Array:
         """x * sigmoid(gate), both [T, H, d], as [T, H * d]."""
@@ -79,27 +80,25 @@ class Ops(Protocol):
         """The recurrence over T tokens: qkv [T, 2 * key_heads * dk + V * dv], a and b [T, V] -> o [T, V, dv].
 
         q and k are l2-normalised (eps 1e-6), q scaled by dk ** -0.5; decay = exp(-exp(a_log) * softplus(a + dt_bias)),
-        beta = sigmoid(b); S *= decay; S += k (x) ((v - S^T k) * beta); o = S^T q. Value head h reads key head h // (V // key_heads).
+        beta = sigmoid(b); S *= decay; S += k (x) ((v - S^T k) * beta); o = S^T q. Value head h reads key head h //
+        (V // key_heads).
         """
 
     def gated_rms_norm(self, x: Array, z: Array, weight: Array, eps: float) -> Array:
         """rms_norm(x) * weight * silu(z) over dv, x [T, V, dv] and z [T, V * dv], as [T, V * dv]."""
 
     # Mixture of experts ----------------------------------------------------------------------------------------------
-    def route(
-        self, x: Array, router: Handle, top_k: int, renormalise: bool
-    ) -> tuple[NDArray[np.int32], Array]:
-        """softmax(router x) over all experts, its top_k by falling weight (the lower id first on a tie): ids and weights [T, top_k].
+    def route(self, x: Array, router: Handle, top_k: int, renormalise: bool) -> tuple[NDArray[np.int32], Array]:
+        """softmax(router x) over all experts, its top_k by falling weight (the lower id first on a tie): ids and
+        weights [T, top_k].
 
         The ids are on the host: streaming needs them.
         """
 
-    def experts(
-        self, x: Array, arena: NDArray[np.uint8], layout: Handle, work: ExpertWork, out: Array
-    ) -> None:
-        """down(silu(gate x) * up x) of each entry of `work` into its row of out [rows, D]; arena is uint8 [slots, slot_bytes]."""
+    def experts(self, x: Array, arena: NDArray[np.uint8], layout: Handle, work: ExpertWork, out: Array) -> None:
+        """down(silu(gate x) * up x) of each entry of `work` into its row of out [rows, D]; arena is uint8 [slots,
+        slot_bytes]."""
 
-    def combine(
-        self, outputs: Array, weights: Array, shared: Array | None, shared_gate: Array | None
-    ) -> Array:
-        """sum over ranks, in rank order, of weights [T, K] * outputs [T, K, D], then + sigmoid(shared_gate [T, 1]) * shared [T, D]."""
+    def combine(self, outputs: Array, weights: Array, shared: Array | None, shared_gate: Array | None) -> Array:
+        """sum over ranks, in rank order, of weights [T, K] * outputs [T, K, D], then + sigmoid(shared_gate [T, 1]) *
+        shared [T, D]."""

@@ -26,15 +26,15 @@ class AffineMatrix:
 
     @property
     def out_features(self) -> int:
-        return self.codes.shape[0]
+        return int(self.codes.shape[0])
 
     @property
     def in_features(self) -> int:
-        return self.scales.shape[1] * GROUP
+        return int(self.scales.shape[1]) * GROUP
 
     @cached_property
     def bits(self) -> int:
-        return self.codes.shape[1] * 32 // self.in_features
+        return int(self.codes.shape[1]) * 32 // self.in_features
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class DenseMatrix:
 
     @property
     def out_features(self) -> int:
-        return self.values.shape[0]
+        return int(self.values.shape[0])
 
     @property
     def in_features(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
 
 Matrix = AffineMatrix | DenseMatrix
