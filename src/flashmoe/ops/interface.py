@@ -4,7 +4,8 @@ A backend is a folder beside this file with one class that has these methods; a 
 Invariant of every backend: a row of a result depends on that row's inputs only, with a reduction order fixed by shape,
 so that it does not matter how the tokens were cut into chunks or how many threads ran. `Array` is the backend's own
 array type (NumPy for `reference` and `cpu`), float32 unless said; T tokens, D hidden size, H heads, d head dimension.
-Views with strides are welcome as inputs as long as their last axis is contiguous.
+Models slice, reshape and add arrays besides. Views with strides are welcome as inputs as long as their last axis is
+contiguous.
 
 Knows nothing of files, sequences or policies.
 """
@@ -27,6 +28,10 @@ class Ops(Protocol):
 
     name: str
 
+    @property
+    def busy_seconds(self) -> float:
+        """Wall time spent inside operations so far; what remains of a run is Python and waiting for the disk."""
+
     # Weights and state -----------------------------------------------------------------------------------------------
     def matrix(self, weight: Matrix, *, exact: bool = False) -> Handle:
         """Make a matrix ready for `linears`, `embed` and the like. The bytes stay where they are and must outlive it.
@@ -39,11 +44,17 @@ class Ops(Protocol):
     def layout(self, layout: RecordLayout) -> Handle: ...
 
     def kv_cache(self, kv_heads: int, head_dim: int) -> Handle:
-        """An empty key/value cache; `.length` is the number of tokens in it."""
+        """An empty key/value cache that grows; `.length` is the number of tokens in it."""
+
+    def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
+        """Bytes that one token takes in such a cache, for the memory plan."""
 
     def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> Handle:
         """Zeroed GatedDeltaNet state: the last kernel - 1 inputs of the convolution, and S [value_heads, key_dim,
         value_dim]."""
+
+    def empty(self, rows: int, columns: int) -> Array:
+        """Uninitialised float32 [rows, columns], for `experts` to fill."""
 
     # Dense parts -----------------------------------------------------------------------------------------------------
     def embed(self, table: Handle, token_ids: NDArray[np.int32]) -> Array:
