@@ -1,0 +1,11 @@
+// What each part of the core adds to the Python module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace flashmoe {
+
+void bind_reader(nanobind::module_& m);
+void bind_quantise(nanobind::module_& m);
+
+}  // namespace flashmoe

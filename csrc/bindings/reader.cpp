@@ -1,0 +1,126 @@
+// Buffer, Reader and ReadError for Python. Whatever may block does so without the GIL, and reader threads never need it.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "bindings/bind.hpp"
+#include "io/reader.hpp"
+
+namespace nb = nanobind;
+
+namespace flashmoe {
+namespace {
+
+// Reads in flight share the native buffer, not the Python object: a reader thread that drops the last reference must
+// not have to take the GIL.
+struct PyBuffer {
+    std::shared_ptr<Buffer> native;
+};
+
+struct PyReader {
+    Reader native;
+
+    explicit PyReader(int threads) : native(threads) {}
+    ~PyReader() {
+        nb::gil_scoped_release release;
+        native.close();
+    }
+};
+
+PyObject* read_error_type = nullptr;
+
+void translate(const std::exception_ptr& exception, void*) {
+    try {
+        std::rethrow_exception(exception);
+    } catch (const ReadError& error) {
+        nb::object value = nb::borrow(read_error_type)(error.error, error.what());
+        value.attr("ticket") = error.ticket;
+        value.attr("got") = error.got;
+        PyErr_SetObject(read_error_type, value.ptr());
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+}
+
+Priority to_priority(int priority) {
+    if (priority != 0 && priority != 1) throw std::invalid_argument("priority is 0 (demand) or 1 (prefetch)");
+    return static_cast<Priority>(priority);
+}
+
+int open(PyReader& reader, const std::string& path, bool direct) {
+    int error = 0;
+    {
+        nb::gil_scoped_release release;
+        try {
+            return reader.native.open(path, direct);
+        } catch (const std::system_error& failure) {
+            error = failure.code().value();
+        }
+    }
+    errno = error;
+    PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+    throw nb::python_error();
+}
+
+void bind_buffer(nb::module_& m) {
+    nb::class_<PyBuffer>(m, "Buffer")
+        .def(
+            "__init__",
+            [](PyBuffer* self, std::size_t bytes, bool huge) {
+                new (self) PyBuffer{std::make_shared<Buffer>(bytes, huge)};
+            },
+            nb::arg("nbytes"), nb::arg("huge") = true)
+        .def_prop_ro("nbytes", [](const PyBuffer& self) { return self.native->size(); })
+        .def_prop_ro(
+            "array",
+            [](const PyBuffer& self) {
+                return nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(self.native->data(), {self.native->size()},
+                                                                         nb::find(&self));
+            },
+            nb::rv_policy::reference)
+        .def("lock", [](PyBuffer& self) { return self.native->lock(); }, nb::call_guard<nb::gil_scoped_release>());
+}
+
+}  // namespace
+
+void bind_reader(nb::module_& m) {
+    read_error_type = PyErr_NewException("flashmoe._native.ReadError", PyExc_OSError, nullptr);
+    if (read_error_type == nullptr) throw nb::python_error();
+    m.attr("ReadError") = nb::borrow(read_error_type);
+    nb::register_exception_translator(translate);
+    bind_buffer(m);
+
+    using unlocked = nb::call_guard<nb::gil_scoped_release>;
+    nb::class_<PyReader>(m, "Reader")
+        .def(nb::init<int>(), nb::arg("threads"))
+        .def("open", &open, nb::arg("path"), nb::arg("direct"))
+        .def(
+            "submit",
+            [](PyReader& self, int file, std::uint64_t offset, std::size_t bytes, const PyBuffer& buffer,
+               std::size_t position, int priority) {
+                return self.native.submit(file, offset, bytes, buffer.native, position, to_priority(priority));
+            },
+            nb::arg("file"), nb::arg("offset"), nb::arg("nbytes"), nb::arg("buffer"), nb::arg("position"),
+            nb::arg("priority"))
+        .def("wait", [](PyReader& self, Ticket ticket) { self.native.wait(ticket); }, nb::arg("ticket"), unlocked())
+        .def(
+            "wait_any", [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
+            nb::arg("tickets"), unlocked())
+        .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
+        .def("close", [](PyReader& self) { self.native.close(); }, unlocked())
+        .def("direct", [](const PyReader& self, int file) { return self.native.direct(file); }, nb::arg("file"))
+        .def_prop_ro("reads", [](const PyReader& self) { return self.native.counters().reads; })
+        .def_prop_ro("bytes_read", [](const PyReader& self) { return self.native.counters().bytes_read; })
+        .def_prop_ro("read_seconds", [](const PyReader& self) { return self.native.counters().read_seconds; });
+}
+
+}  // namespace flashmoe

@@ -1,0 +1,35 @@
+#include "io/buffer.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <limits>
+#include <new>
+
+namespace flashmoe {
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
+
+}  // namespace
+
+Buffer::Buffer(std::size_t bytes, bool huge) : size_(bytes) {
+    const std::size_t alignment = huge ? kHugePage : kPage;
+    if (bytes > std::numeric_limits<std::size_t>::max() / 2) throw std::bad_alloc();
+    mapped_ = round_up(bytes + kPadding, alignment) + (huge ? kHugePage : 0);
+    mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping_ == MAP_FAILED) throw std::bad_alloc();
+    const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
+    data_ = static_cast<std::byte*>(mapping_) + (round_up(address, alignment) - address);
+#ifdef MADV_HUGEPAGE
+    if (huge) madvise(mapping_, mapped_, MADV_HUGEPAGE);  // advice: a kernel without huge pages serves small ones
+#endif
+}
+
+Buffer::~Buffer() { munmap(mapping_, mapped_); }
+
+bool Buffer::lock() { return mlock(data_, size_) == 0; }
+
+}  // namespace flashmoe

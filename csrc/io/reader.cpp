@@ -1,0 +1,164 @@
+#include "io/reader.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+namespace flashmoe {
+namespace {
+
+std::string describe(const ReadOutcome& outcome, std::size_t wanted) {
+    const std::string progress = std::to_string(outcome.bytes) + " of " + std::to_string(wanted) + " bytes";
+    if (outcome.error == ENODATA) return "the file ended after " + progress;
+    return std::generic_category().message(outcome.error) + " after " + progress;
+}
+
+}  // namespace
+
+ReadError::ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t wanted)
+    : std::runtime_error(describe(outcome, wanted)), ticket(ticket), error(outcome.error), got(outcome.bytes) {}
+
+Reader::Reader(int threads, PreadCall call) : call_(call) {
+    if (threads < 1) throw std::invalid_argument("a reader needs at least one thread");
+    try {
+        for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (...) {
+        close();  // the threads that did start
+        throw;
+    }
+}
+
+Reader::~Reader() { close(); }
+
+int Reader::open(const std::string& path, bool direct) {
+    auto file = std::make_shared<const File>(path, direct);
+    const std::lock_guard lock(mutex_);
+    if (closing_) throw std::invalid_argument("the reader is closed");
+    files_.push_back(std::move(file));
+    return static_cast<int>(files_.size()) - 1;
+}
+
+Ticket Reader::submit(int file, std::uint64_t offset, std::size_t bytes, std::shared_ptr<Buffer> buffer,
+                      std::size_t position, Priority priority) {
+    if (position > buffer->size() || bytes > buffer->size() - position)
+        throw std::invalid_argument("the read would not fit in its buffer");
+    const std::lock_guard lock(mutex_);
+    if (closing_) throw std::invalid_argument("the reader is closed");
+    if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
+    const Ticket ticket = ++last_ticket_;
+    requests_.emplace(ticket, Request{files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
+    queues_[static_cast<int>(priority)].push_back(ticket);
+    queued_.notify_one();
+    return ticket;
+}
+
+void Reader::wait(Ticket ticket) {
+    std::unique_lock lock(mutex_);
+    // Looked up each time: another thread may spend the ticket meanwhile.
+    finished_.wait(lock, [&] { return find(ticket).stage == Stage::done; });
+    spend(ticket, find(ticket));
+}
+
+std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
+    if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
+    std::vector<Ticket> done;
+    std::unique_lock lock(mutex_);
+    finished_.wait(lock, [&] {
+        for (const Ticket ticket : tickets)
+            if (find(ticket).stage == Stage::done) done.push_back(ticket);
+        return !done.empty();
+    });
+    for (const Ticket ticket : done)
+        if (const Request& request = find(ticket); request.outcome.error != 0) spend(ticket, request);
+    for (const Ticket ticket : done) requests_.erase(ticket);
+    return done;
+}
+
+bool Reader::cancel(Ticket ticket) {
+    const std::lock_guard lock(mutex_);
+    if (find(ticket).stage != Stage::queued) return false;
+    for (auto& queue : queues_) std::erase(queue, ticket);
+    requests_.erase(ticket);
+    finished_.notify_all();
+    return true;
+}
+
+void Reader::close() {
+    std::vector<std::thread> threads;  // taken by whoever comes first, so that two may close
+    {
+        const std::lock_guard lock(mutex_);
+        closing_ = true;
+        for (auto& queue : queues_) {
+            for (const Ticket ticket : queue) {
+                requests_.at(ticket).outcome = {0, ECANCELED};
+                requests_.at(ticket).stage = Stage::done;
+            }
+            queue.clear();
+        }
+        files_.clear();
+        threads.swap(threads_);
+    }
+    queued_.notify_all();
+    finished_.notify_all();
+    for (auto& thread : threads) thread.join();
+}
+
+ReaderCounters Reader::counters() const {
+    const std::lock_guard lock(mutex_);
+    ReaderCounters counters = counters_;
+    if (running_ > 0) counters.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
+    return counters;
+}
+
+bool Reader::direct(int file) const {
+    const std::lock_guard lock(mutex_);
+    if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
+    return files_[static_cast<std::size_t>(file)]->direct();
+}
+
+void Reader::work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+        queued_.wait(lock, [&] { return closing_ || !queues_[0].empty() || !queues_[1].empty(); });
+        if (closing_) return;
+        auto& queue = queues_[0].empty() ? queues_[1] : queues_[0];
+        // The reference stays good while unlocked: a running request is never erased, and a map does not move its nodes.
+        Request& request = requests_.at(queue.front());
+        queue.pop_front();
+        request.stage = Stage::running;
+        if (running_++ == 0) busy_since_ = Clock::now();
+        lock.unlock();
+        const ReadOutcome outcome =
+            request.file->read(call_, request.buffer->data() + request.position, request.bytes, request.offset);
+        lock.lock();
+        finish(request, outcome);
+    }
+}
+
+void Reader::finish(Request& request, const ReadOutcome& outcome) {
+    request.outcome = outcome;
+    request.stage = Stage::done;
+    request.buffer.reset();
+    request.file.reset();
+    if (--running_ == 0) counters_.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
+    if (outcome.error == 0) {
+        ++counters_.reads;
+        counters_.bytes_read += outcome.bytes;
+    }
+    finished_.notify_all();
+}
+
+Reader::Request& Reader::find(Ticket ticket) {
+    const auto found = requests_.find(ticket);
+    if (found == requests_.end()) throw std::invalid_argument("ticket " + std::to_string(ticket) + " is unknown or spent");
+    return found->second;
+}
+
+void Reader::spend(Ticket ticket, const Request& request) {
+    const ReadOutcome outcome = request.outcome;
+    const std::size_t wanted = request.bytes;
+    requests_.erase(ticket);
+    if (outcome.error != 0) throw ReadError(ticket, outcome, wanted);
+}
+
+}  // namespace flashmoe

@@ -1,0 +1,110 @@
+// Reads of whole records by a pool of threads: demand before prefetch, first come first served within each.
+// Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "io/buffer.hpp"
+#include "io/file.hpp"
+
+namespace flashmoe {
+
+using Ticket = std::int64_t;
+
+enum class Priority { demand = 0, prefetch = 1 };
+
+// A read that failed: which, why (an errno; ENODATA: the file ended first), and how many bytes had arrived.
+class ReadError : public std::runtime_error {
+public:
+    ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t wanted);
+
+    const Ticket ticket;
+    const int error;
+    const std::size_t got;
+};
+
+struct ReaderCounters {
+    std::uint64_t reads = 0;       // completed without error
+    std::uint64_t bytes_read = 0;  // by those
+    double read_seconds = 0.0;     // time with at least one read running, so bytes_read / read_seconds is bandwidth
+};
+
+class Reader {
+public:
+    explicit Reader(int threads, PreadCall call = &::pread);
+    // Withdraws what has not started and waits for what has.
+    ~Reader();
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+
+    // An id to submit reads of this file with. Throws std::system_error.
+    int open(const std::string& path, bool direct);
+
+    // Queues a read of file[offset, offset + bytes) to buffer[position, position + bytes). The buffer lives at least
+    // until the read has ended. Throws std::invalid_argument for an unknown file or a range outside the buffer.
+    Ticket submit(int file, std::uint64_t offset, std::size_t bytes, std::shared_ptr<Buffer> buffer,
+                  std::size_t position, Priority priority);
+
+    // Waits for one read. Its ticket is then spent, also when ReadError is thrown.
+    void wait(Ticket ticket);
+
+    // Waits until at least one has ended and returns all that have: their tickets are spent. If one of them failed,
+    // throws its ReadError and spends that ticket alone.
+    std::vector<Ticket> wait_any(std::span<const Ticket> tickets);
+
+    // Withdraws a read that has not started and spends its ticket; false if it has started, and is still to be waited
+    // for.
+    bool cancel(Ticket ticket);
+
+    // What the destructor does. Those who wait for a withdrawn read get ReadError with ECANCELED.
+    void close();
+
+    ReaderCounters counters() const;
+    // Whether reads of this file bypass the page cache.
+    bool direct(int file) const;
+
+private:
+    enum class Stage { queued, running, done };
+    struct Request {
+        std::shared_ptr<const File> file;
+        std::uint64_t offset;
+        std::size_t bytes;
+        std::shared_ptr<Buffer> buffer;
+        std::size_t position;
+        Stage stage = Stage::queued;
+        ReadOutcome outcome{0, 0};
+    };
+    using Clock = std::chrono::steady_clock;
+
+    void work();
+    void finish(Request& request, const ReadOutcome& outcome);
+    Request& find(Ticket ticket);
+    void spend(Ticket ticket, const Request& request);
+
+    const PreadCall call_;
+    mutable std::mutex mutex_;
+    std::condition_variable queued_;
+    std::condition_variable finished_;
+    std::vector<std::shared_ptr<const File>> files_;
+    std::unordered_map<Ticket, Request> requests_;
+    std::deque<Ticket> queues_[2];
+    Ticket last_ticket_ = 0;
+    int running_ = 0;
+    Clock::time_point busy_since_;
+    ReaderCounters counters_;
+    bool closing_ = false;
+    std::vector<std::thread> threads_;
+};
+
+}  // namespace flashmoe

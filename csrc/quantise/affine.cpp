@@ -1,0 +1,167 @@
+#include "quantise/affine.hpp"
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace flashmoe {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "codes are stored little-end first");
+
+constexpr std::uint32_t kExponent = 0x7f80'0000;
+constexpr std::uint32_t kMagnitude = 0x7fff'ffff;
+constexpr float kSmallestScale = 1e-7f;
+// Added to 0 <= v < 2^22 it leaves v, rounded half to even, in the low bits of the sum: rint without SSE4.1.
+constexpr float kRounder = 12582912.0f;
+
+float widen(float value) { return value; }
+float widen(BFloat16 value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16); }
+
+std::uint16_t to_bfloat16(float value) {
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    return static_cast<std::uint16_t>((word + 0x7fff + ((word >> 16) & 1)) >> 16);
+}
+
+bool is_finite(std::uint16_t bfloat16) { return (bfloat16 & 0x7f80) != 0x7f80; }
+
+struct Range {
+    float low;
+    float high;
+    bool finite;
+};
+
+// Sixteen independent lanes: a single running minimum is bound by the latency of minss.
+Range range_of(const float* group) {
+    constexpr std::size_t lanes = 16;
+    std::array<float, lanes> low;
+    std::array<float, lanes> high;
+    std::array<std::uint32_t, lanes> magnitude{};
+    std::memcpy(low.data(), group, sizeof low);
+    std::memcpy(high.data(), group, sizeof high);
+    for (std::size_t i = 0; i < kGroup; i += lanes)
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+            const float value = group[i + lane];
+            const std::uint32_t size = std::bit_cast<std::uint32_t>(value) & kMagnitude;
+            low[lane] = value < low[lane] ? value : low[lane];
+            high[lane] = value > high[lane] ? value : high[lane];
+            magnitude[lane] = size > magnitude[lane] ? size : magnitude[lane];
+        }
+    Range range{low[0], high[0], magnitude[0] < kExponent};
+    for (std::size_t lane = 1; lane < lanes; ++lane) {
+        range.low = low[lane] < range.low ? low[lane] : range.low;
+        range.high = high[lane] > range.high ? high[lane] : range.high;
+        range.finite &= magnitude[lane] < kExponent;
+    }
+    return range;
+}
+
+struct Grid {
+    float scale;
+    float bias;
+};
+
+Grid grid_of(const Range& range, float bins) {
+    const bool low_is_edge = std::fabs(range.low) > std::fabs(range.high);
+    const float step = (range.high - range.low) / bins;
+    const float positive = step > kSmallestScale ? step : kSmallestScale;
+    const float scale = low_is_edge ? positive : -positive;
+    const float edge = low_is_edge ? range.low : range.high;
+    const float zero_code = std::nearbyint(edge / scale);
+    if (zero_code == 0.0f) return {scale, 0.0f};
+    return {edge / zero_code, edge};
+}
+
+// Eight codes, one a byte, to their packed form.
+template <int Bits>
+std::uint64_t pack_eight(std::uint64_t bytes) {
+    if constexpr (Bits == 8) return bytes;
+    constexpr std::uint64_t pair = Bits == 4 ? 0x00ff'00ff'00ff'00ff : 0x000f'000f'000f'000f;
+    constexpr std::uint64_t four = Bits == 4 ? 0x0000'ffff'0000'ffff : 0x0000'00ff'0000'00ff;
+    bytes = (bytes | (bytes >> (8 - Bits))) & pair;
+    bytes = (bytes | (bytes >> 2 * (8 - Bits))) & four;
+    return bytes | (bytes >> 4 * (8 - Bits));
+}
+
+template <int Bits>
+void encode_group(const float* group, const Grid& grid, std::byte* out) {
+    constexpr float bins = (1 << Bits) - 1;
+    std::array<std::uint8_t, kGroup> codes;
+    for (std::size_t i = 0; i < kGroup; ++i) {
+        float position = (group[i] - grid.bias) / grid.scale;
+        position = position > 0.0f ? position : 0.0f;  // and 0 / 0 of a constant group too wide for the grid is 0
+        position = position < bins ? position : bins;
+        codes[i] = static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(position + kRounder));
+    }
+    for (std::size_t i = 0; i < kGroup; i += 8) {
+        std::uint64_t bytes;
+        std::memcpy(&bytes, codes.data() + i, sizeof bytes);
+        const std::uint64_t packed = pack_eight<Bits>(bytes);
+        std::memcpy(out + i * Bits / 8, &packed, Bits);
+    }
+}
+
+template <int Bits, typename Value>
+std::optional<std::size_t> quantise_bits(const Value* values, std::size_t columns, std::byte* codes,
+                                         std::uint16_t* scales, std::uint16_t* biases) {
+    for (std::size_t begin = 0; begin < columns; begin += kGroup) {
+        std::array<float, kGroup> group;
+        for (std::size_t i = 0; i < kGroup; ++i) group[i] = widen(values[begin + i]);
+        const Range range = range_of(group.data());
+        const Grid grid = grid_of(range, (1 << Bits) - 1);
+        const std::uint16_t scale = to_bfloat16(grid.scale);
+        const std::uint16_t bias = to_bfloat16(grid.bias);
+        if (!range.finite || !is_finite(scale) || !is_finite(bias)) return begin;
+        encode_group<Bits>(group.data(), grid, codes + code_bytes(begin, Bits));
+        scales[begin / kGroup] = scale;
+        biases[begin / kGroup] = bias;
+    }
+    return std::nullopt;
+}
+
+template <typename Value>
+std::optional<std::size_t> quantise_any(const Value* values, std::size_t columns, int bits, std::uint32_t* codes,
+                                        std::uint16_t* scales, std::uint16_t* biases) {
+    auto* out = reinterpret_cast<std::byte*>(codes);
+    if (bits == 2) return quantise_bits<2>(values, columns, out, scales, biases);
+    if (bits == 4) return quantise_bits<4>(values, columns, out, scales, biases);
+    return quantise_bits<8>(values, columns, out, scales, biases);
+}
+
+template <int Bits>
+void dequantise_bits(const std::uint32_t* codes, const std::uint16_t* scales, const std::uint16_t* biases,
+                     std::size_t columns, float* values) {
+    constexpr std::size_t per_word = 32 / Bits;
+    constexpr std::uint32_t mask = (1u << Bits) - 1;
+    for (std::size_t begin = 0; begin < columns; begin += kGroup) {
+        const float scale = widen(BFloat16{scales[begin / kGroup]});
+        const float bias = widen(BFloat16{biases[begin / kGroup]});
+        for (std::size_t i = begin; i < begin + kGroup; i += per_word)
+            for (std::size_t j = 0; j < per_word; ++j) {
+                const auto code = static_cast<std::int32_t>((codes[i / per_word] >> (j * Bits)) & mask);
+                values[i + j] = static_cast<float>(code) * scale + bias;
+            }
+    }
+}
+
+}  // namespace
+
+std::optional<std::size_t> quantise_row(const BFloat16* values, std::size_t columns, int bits, std::uint32_t* codes,
+                                        std::uint16_t* scales, std::uint16_t* biases) {
+    return quantise_any(values, columns, bits, codes, scales, biases);
+}
+
+std::optional<std::size_t> quantise_row(const float* values, std::size_t columns, int bits, std::uint32_t* codes,
+                                        std::uint16_t* scales, std::uint16_t* biases) {
+    return quantise_any(values, columns, bits, codes, scales, biases);
+}
+
+void dequantise_row(const std::uint32_t* codes, const std::uint16_t* scales, const std::uint16_t* biases,
+                    std::size_t columns, int bits, float* values) {
+    if (bits == 2) return dequantise_bits<2>(codes, scales, biases, columns, values);
+    if (bits == 4) return dequantise_bits<4>(codes, scales, biases, columns, values);
+    return dequantise_bits<8>(codes, scales, biases, columns, values);
+}
+
+}  // namespace flashmoe
