@@ -1,0 +1,26 @@
+"""The text side of a checkpoint (tokenizer, template, configuration) as read by Flash-MoE and by transformers."""
+
+from pathlib import Path
+
+import pytest
+from make_demo_checkpoint import write_text_files
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from flashmoe.chat.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoint")
+    write_text_files(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(text_dir: Path) -> Tokenizer:
+    return Tokenizer.from_dir(text_dir)
+
+
+@pytest.fixture(scope="session")
+def oracle(text_dir: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(text_dir)
