@@ -30,7 +30,8 @@ class Ops(Protocol):
 
     @property
     def busy_seconds(self) -> float:
-        """Wall time spent inside operations so far; what remains of a run is Python and waiting for the disk."""
+        """Wall time the calling thread has spent in native code; what remains of a run is Python or waiting for the
+        disk."""
 
     # Weights and state -----------------------------------------------------------------------------------------------
     def matrix(self, weight: Matrix, *, exact: bool = False) -> Handle:
@@ -55,6 +56,9 @@ class Ops(Protocol):
 
     def empty(self, rows: int, columns: int) -> Array:
         """Uninitialised float32 [rows, columns], for `experts` to fill."""
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """The parts one after another along their first axis: what sequences computed apart, as one batch again."""
 
     # Dense parts -----------------------------------------------------------------------------------------------------
     def embed(self, table: Handle, token_ids: NDArray[np.int32]) -> Array:

@@ -1,0 +1,81 @@
+"""The decoder that every model_type here shares: what differs between them is in their configs and trunk tensors.
+
+Invariant: a token's result depends on its own sequence alone, not on what shares the batch or how a prompt was cut.
+Knows no files, no sampling and no text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.models.architecture import ModelConfig
+from flashmoe.models.attention import FullAttention
+from flashmoe.models.batch import Batch
+from flashmoe.models.gated_delta_net import GatedDeltaNet
+from flashmoe.models.moe import ExpertSource, MixtureOfExperts
+from flashmoe.models.rope import Rope
+from flashmoe.ops.interface import Array, Handle, Ops
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """x + mixer(norm(x)), then + moe(norm(.))."""
+
+    mixer_norm: Array
+    mixer: FullAttention | GatedDeltaNet
+    moe_norm: Array
+    moe: MixtureOfExperts
+
+
+class Decoder:
+    """Weights by canonical name (models.trunk), one record layout a layer, and the arena in which experts lie."""
+
+    def __init__(
+        self,
+        ops: Ops,
+        config: ModelConfig,
+        weights: Mapping[str, Handle],
+        layouts: Sequence[Handle],
+        arena: NDArray[np.uint8],
+    ) -> None:
+        self.ops, self.config = ops, config
+        self.embedding = weights["model.embed_tokens"]
+        self.head = [weights["model.embed_tokens" if config.tied else "lm_head"]]
+        self.final_norm = weights["model.norm.weight"]
+        self.rope = Rope(config.rope_theta, config.rotary_dim)
+        self.layers = [
+            Layer(
+                weights[f"model.layers.{i}.input_layernorm.weight"],
+                self._mixer(i, weights),
+                weights[f"model.layers.{i}.post_attention_layernorm.weight"],
+                MixtureOfExperts(ops, config, weights, f"model.layers.{i}.mlp", layouts[i], arena),
+            )
+            for i in range(config.layers)
+        ]
+
+    def _mixer(self, i: int, weights: Mapping[str, Handle]) -> FullAttention | GatedDeltaNet:
+        if self.config.layer_types[i] == "full_attention":
+            return FullAttention(self.ops, self.config, weights, f"model.layers.{i}.self_attn")
+        assert self.config.delta is not None
+        return GatedDeltaNet(self.ops, self.config, self.config.delta, weights, f"model.layers.{i}.linear_attn")
+
+    def new_states(self) -> list[Handle]:
+        """The mixers' states of an empty sequence, one a layer."""
+        return [layer.mixer.new_state() for layer in self.layers]
+
+    def forward(self, batch: Batch, source: ExpertSource) -> Array:
+        """The last layer's output [T, D]; the batch's states go on by its tokens."""
+        ops, eps = self.ops, self.config.eps
+        cos, sin = self.rope(batch.positions)
+        rope = ops.vector(cos), ops.vector(sin)
+        x = ops.embed(self.embedding, batch.tokens)
+        for i, layer in enumerate(self.layers):
+            x = x + layer.mixer(ops.rms_norm(x, layer.mixer_norm, eps), batch.spans, i, rope)
+            x = x + layer.moe(ops.rms_norm(x, layer.moe_norm, eps), i, source)
+        return x
+
+    def logits(self, x: Array) -> Array:
+        """Logits [n, vocab] of rows [n, D] of `forward`'s result."""
+        return self.ops.linears(self.ops.rms_norm(x, self.final_norm, self.config.eps), self.head)[0]

@@ -1,0 +1,109 @@
+"""Mixture of experts: route, fetch the experts that were chosen, compute each as it arrives, sum in rank order.
+
+Invariant: an expert's output for a token lands in a row of its own and rows are summed by rank, so neither the order of
+arrival nor the number of experts that fit in memory changes an answer. The experts come through `ExpertSource` alone,
+layer and ids in, slots out: whatever records or foresees routing wraps that and leaves this file as it is.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.models.architecture import ModelConfig
+from flashmoe.ops.interface import Array, Handle, Ops
+from flashmoe.ops.weights import ExpertWork
+
+Indices = NDArray[np.int32]
+
+
+class Lease(Protocol):
+    """Experts held in memory, aligned with the ids that were asked for."""
+
+    slots: Indices
+
+    def groups(self) -> Iterator[NDArray[np.integer]]:
+        """Indices of experts as they become ready, each once; waits only when none is."""
+
+
+class ExpertSource(Protocol):
+    """Where experts come from: streaming.experts.ExpertStore, or something around it."""
+
+    @property
+    def max_lease(self) -> int:
+        """The most experts that one fetch may hold."""
+
+    def fetch(self, layer: int, experts: Indices) -> AbstractContextManager[Lease]:
+        """Start reading what is missing of the given distinct experts and hold them until the lease is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Entry t * K + r is token t's expert of rank r. Expert `experts[i]` (rising) serves entries order[starts[i] :
+    starts[i + 1]]."""
+
+    experts: Indices
+    starts: Indices
+    order: Indices
+
+    @classmethod
+    def of(cls, ids: Indices) -> "Assignment":
+        """From the router's ids [T, K]."""
+        entries = ids.reshape(-1)
+        order = entries.argsort(kind="stable").astype(np.int32)
+        ordered = entries[order]
+        is_first = np.ones(len(ordered) + 1, dtype=bool)
+        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:-1])
+        starts = is_first.nonzero()[0].astype(np.int32)
+        return cls(ordered[starts[:-1]], starts, order)
+
+    def work(self, which: NDArray[np.integer], slots: Indices, top_k: int) -> ExpertWork:
+        """The work of experts `which` (indices into `experts`), which lie in `slots`."""
+        if len(which) == len(self.experts) and (which[1:] > which[:-1]).all():
+            return ExpertWork(slots, self.starts, self.order // np.int32(top_k), self.order)
+        parts = [self.order[self.starts[i] : self.starts[i + 1]] for i in which]
+        starts = np.zeros(len(parts) + 1, dtype=np.int32)
+        np.cumsum([len(p) for p in parts], out=starts[1:])
+        entries = np.concatenate(parts)
+        return ExpertWork(slots, starts, entries // np.int32(top_k), entries)
+
+
+class MixtureOfExperts:
+    """The second half of a layer; `prefix` is `model.layers.N.mlp`, `layout` that of the layer's records."""
+
+    def __init__(
+        self,
+        ops: Ops,
+        config: ModelConfig,
+        weights: Mapping[str, Handle],
+        prefix: str,
+        layout: Handle,
+        arena: NDArray[np.uint8],
+    ) -> None:
+        self.ops, self.config, self.layout, self.arena = ops, config, layout, arena
+        self.router = weights[f"{prefix}.gate"]
+        self.shared: tuple[Handle, Handle, Handle] | None = None
+        if config.shared_inter:
+            shared = f"{prefix}.shared_expert"
+            self.shared = (weights[f"{shared}.gate_proj"], weights[f"{shared}.up_proj"], weights[f"{shared}.down_proj"])
+            self.shared_gate = [weights[f"{prefix}.shared_expert_gate"]]
+
+    def __call__(self, x: Array, layer: int, source: ExpertSource) -> Array:
+        ops, c = self.ops, self.config
+        tokens = x.shape[0]
+        ids, weights = ops.route(x, self.router, c.top_k, c.renormalise)
+        assignment = Assignment.of(ids)
+        outputs = ops.empty(tokens * c.top_k, c.hidden)
+        shared = gate = None
+        for begin in range(0, len(assignment.experts), source.max_lease):
+            with source.fetch(layer, assignment.experts[begin : begin + source.max_lease]) as lease:
+                if begin == 0 and self.shared is not None:
+                    # Here, because the first misses are being read meanwhile.
+                    shared, gate = ops.gated_mlp(x, *self.shared), ops.linears(x, self.shared_gate)[0]
+                for ready in lease.groups():
+                    work = assignment.work(ready + begin, lease.slots[ready], c.top_k)
+                    ops.experts(x, self.arena, self.layout, work, outputs)
+        return ops.combine(outputs.reshape(tokens, c.top_k, c.hidden), weights, shared, gate)
