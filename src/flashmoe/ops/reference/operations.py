@@ -30,16 +30,19 @@ def silu(x: Floats) -> Floats:
 
 def softmax(x: Floats) -> Floats:
     e: Floats = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.divide(e, e.sum(axis=-1, keepdims=True))
+    e /= e.sum(axis=-1, keepdims=True)
+    return e
 
 
 def normalise(x: Floats, eps: float) -> Floats:
     """x * rsqrt(mean(x^2) + eps)."""
-    return np.divide(x, np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps)))
+    y: Floats = x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps))
+    return y
 
 
 def l2_normalise(x: Floats) -> Floats:
-    return np.divide(x, np.sqrt(np.sum(np.square(x), axis=-1, keepdims=True) + np.float32(1e-6)))
+    y: Floats = x / np.sqrt(np.sum(np.square(x), axis=-1, keepdims=True) + np.float32(1e-6))
+    return y
 
 
 def linear(x: Floats, w: Floats) -> Floats:
@@ -117,11 +120,11 @@ class ReferenceOps:
 
     def causal_conv_silu(self, x: Floats, weight: Floats, state: DeltaState) -> Floats:
         kernel = weight.shape[1]
-        inputs = np.concatenate([state.conv, x])
+        inputs: Floats = np.concatenate([state.conv, x])
         state.conv = inputs[len(inputs) - (kernel - 1) :]
-        total = inputs[: len(x)] * weight[:, 0]
+        total: Floats = inputs[: len(x)] * weight[:, 0]
         for j in range(1, kernel):
-            total = total + inputs[j : j + len(x)] * weight[:, j]
+            total += inputs[j : j + len(x)] * weight[:, j]
         return silu(total)
 
     def gated_delta_rule(
