@@ -1,0 +1,113 @@
+"""Reads of expert records by a pool of native threads, with errors a user can act on.
+
+Invariant: every read that was submitted ends exactly once, as `done` with or without an `error`, or is withdrawn.
+Knows files and records; does not know which records are worth keeping.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashmoe._native import Buffer, Reader, ReadError
+from flashmoe.errors import FlashMoeError
+
+DEMAND = 0
+PREFETCH = 1
+
+
+@dataclass(frozen=True)
+class ExpertFile:
+    """The records of one layer: record e lies at data_offset + e * record_bytes of `path`.
+
+    With data_offset and record_bytes multiples of 4096, reads can bypass the page cache.
+    """
+
+    path: Path
+    data_offset: int
+    experts: int
+    record_bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """One read on its way into an arena slot."""
+
+    ticket: int
+    layer: int
+    expert: int
+    slot: int
+    done: bool = False
+    error: FlashMoeError | None = None
+
+
+class RecordReader:
+    """Reads whole records of the given layers. Opens every file at once: a missing one is known at the start."""
+
+    def __init__(self, files: Sequence[ExpertFile], threads: int, direct: bool) -> None:
+        self._files = tuple(files)
+        self._native = Reader(threads)
+        self._ids = [self._open(layer, direct) for layer in range(len(self._files))]
+
+    def submit(self, layer: int, expert: int, slot: int, buffer: Buffer, position: int, priority: int = DEMAND) -> Read:
+        """Queue the read of a record to buffer[position:]. Reads of one priority start in the order submitted."""
+        file = self._files[layer]
+        offset = file.data_offset + expert * file.record_bytes
+        ticket = self._native.submit(self._ids[layer], offset, file.record_bytes, buffer, position, priority)
+        return Read(ticket, layer, expert, slot)
+
+    def wait_any(self, reads: Iterable[Read]) -> list[Read]:
+        """Wait until at least one of them has ended; those that have, marked done, one that failed with its error."""
+        by_ticket = {read.ticket: read for read in reads}
+        try:
+            ended = [by_ticket[ticket] for ticket in self._native.wait_any(list(by_ticket))]
+        except ReadError as error:
+            failed = by_ticket[error.ticket]
+            failed.error = self._explain(failed, error)
+            ended = [failed]
+        for read in ended:
+            read.done = True
+        return ended
+
+    def withdraw(self, read: Read) -> bool:
+        """Take back a read that has not started; False if it has, and will still end."""
+        return self._native.cancel(read.ticket)
+
+    def close(self) -> None:
+        """Withdraw what has not started, wait for the rest and close the files."""
+        self._native.close()
+
+    @property
+    def bytes_read(self) -> int:
+        return self._native.bytes_read
+
+    @property
+    def read_seconds(self) -> float:
+        """Time with at least one read running: bytes_read / read_seconds is the bandwidth reached."""
+        return self._native.read_seconds
+
+    def _open(self, layer: int, direct: bool) -> int:
+        file = self._files[layer]
+        try:
+            needed = file.data_offset + file.experts * file.record_bytes
+            if (size := file.path.stat().st_size) < needed:
+                raise FlashMoeError(
+                    f"{file.path} has {size} bytes and needs {needed} for {file.experts} experts: it was cut short. "
+                    f"Check the model with {_verify(file)}."
+                )
+            return self._native.open(str(file.path), direct)
+        except OSError as error:
+            raise FlashMoeError(
+                f"The experts of layer {layer} cannot be opened: {file.path}: {error.strerror}. "
+                f"Check the model with {_verify(file)}."
+            ) from error
+
+    def _explain(self, read: Read, error: ReadError) -> FlashMoeError:
+        file = self._files[read.layer]
+        return FlashMoeError(
+            f"Expert {read.expert} of layer {read.layer} could not be read from {file.path}: {error.strerror}. "
+            f"Check the model with {_verify(file)}."
+        )
+
+
+def _verify(file: ExpertFile) -> str:
+    return f"`flashmoe verify {file.path.parent.parent}`"
