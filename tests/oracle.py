@@ -1,8 +1,8 @@
 """Tiny random checkpoints made by transformers: the oracle that nobody here wrote.
 
-The weights are not left as they are initialised: norms, A_log, dt_bias and the convolution are random, routers are wide
-so that their choices are not near-tied, and the residual writers (o_proj, out_proj, down_proj) are scaled by 0.25, since
-a small random network is otherwise chaotic under any rounding.
+The weights are not left as they are initialised: norms, A_log, dt_bias and the convolution are random, routers are
+wide so that their choices are not near-tied, and the residual writers (o_proj, out_proj, down_proj) are scaled by 0.25,
+since a small random network is otherwise chaotic under any rounding.
 """
 
 import copy

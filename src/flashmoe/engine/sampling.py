@@ -1,0 +1,146 @@
+"""From logits to the next token: penalties, temperature, truncation, a draw.
+
+The order is that of transformers' logits processors: repetition penalty, frequency and presence penalties (defined as
+the OpenAI API has them, on generated tokens alone), temperature, top-k, top-p, min-p. The same logits, history and seed
+give the same token. Knows one sequence's token ids, not what they mean.
+"""
+
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.errors import FlashMoeError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing; seed None draws afresh."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check("temperature", 0, 100)
+        self._check("top_p", 0, 1, open_below=True)
+        self._check("min_p", 0, 1)
+        self._check("presence_penalty", -2, 2)
+        self._check("frequency_penalty", -2, 2)
+        self._check("repetition_penalty", 0, 100, open_below=True)
+        for name, value in (("top_k", self.top_k), ("seed", self.seed)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+                raise FlashMoeError(f"{name} must be a whole number of at least 0, not {value!r}.")
+
+    def _check(self, name: str, low: float, high: float, *, open_below: bool = False) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if not number or not low <= value <= high or (open_below and value == low):
+            bound = "above" if open_below else "at least"
+            raise FlashMoeError(f"{name} must be a number of {bound} {low} and at most {high}, not {value!r}.")
+
+    @classmethod
+    def from_generation_config(cls, config: dict[str, Any], **chosen: Any) -> Self:
+        """The checkpoint's own defaults, overridden by what is `chosen` and not None.
+
+        A configuration that does not say do_sample is greedy, as in transformers.
+        """
+        names = [f.name for f in fields(cls) if f.name != "seed"]
+        values = {name: config[name] for name in names if config.get(name) is not None}
+        if not config.get("do_sample", False):
+            values["temperature"] = 0.0
+        return cls(**values | {name: value for name, value in chosen.items() if value is not None})
+
+
+def penalise(logits: Floats, seen: NDArray[np.bool_], counts: NDArray[np.int32], sampling: Sampling) -> Floats:
+    """Logits [vocab] with penalties applied, a copy where there are any.
+
+    seen: tokens of prompt and answer, whose positive logits are divided by repetition_penalty and negative ones
+    multiplied (Keskar et al., "CTRL", 2019). counts: how often each token was generated.
+    """
+    if sampling.repetition_penalty != 1.0:
+        logits = logits.copy()
+        ids = seen.nonzero()[0]
+        penalty = np.float32(sampling.repetition_penalty)
+        values = logits[ids]
+        logits[ids] = np.where(values < 0, values * penalty, values / penalty)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        logits = logits.copy()
+        ids = counts.nonzero()[0]
+        logits[ids] -= counts[ids] * np.float32(sampling.frequency_penalty) + np.float32(sampling.presence_penalty)
+    return logits
+
+
+def distribution(logits: Floats, sampling: Sampling) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Token ids that survive temperature and truncation, rising, and their probabilities (sum 1), both [n].
+
+    Sorts only the likeliest tokens, as many as top-p needs: a vocabulary of 248320 costs a few passes.
+    """
+    scores = logits / np.float32(sampling.temperature)
+    ids = np.arange(len(scores))
+    if 0 < sampling.top_k < len(scores):
+        # Ties with the k-th stay, as in transformers.
+        kept = (scores >= np.partition(scores, -sampling.top_k)[-sampling.top_k]).nonzero()[0]
+        ids, scores = ids[kept], scores[kept]
+    p = np.exp((scores - scores.max()).astype(np.float64))
+    p /= p.sum()
+    if sampling.top_p < 1:
+        kept = _nucleus(p, sampling.top_p)
+        ids, p = ids[kept], p[kept]
+    if sampling.min_p > 0:
+        kept = (p >= sampling.min_p * p.max()).nonzero()[0]
+        ids, p = ids[kept], p[kept]
+    return ids, p / p.sum()
+
+
+def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
+    """Indices, rising, of the fewest most likely tokens that reach top_p together."""
+    count, likely = 512, np.arange(len(p))
+    while count < len(p):
+        enough = (p >= np.partition(p, -count)[-count]).nonzero()[0]
+        if p[enough].sum() >= top_p:
+            likely = enough
+            break
+        count *= 16
+    falling = likely[np.argsort(-p[likely], kind="stable")]
+    before = np.cumsum(p[falling]) - p[falling]
+    kept: NDArray[np.int64] = np.sort(falling[: max(1, int(np.count_nonzero(before < top_p)))])
+    return kept
+
+
+class Sampler:
+    """Chooses one sequence's tokens; `prompt` counts for the repetition penalty alone."""
+
+    def __init__(self, sampling: Sampling, vocab: int, prompt: NDArray[np.int32]) -> None:
+        self.sampling = sampling
+        self.random = np.random.default_rng(sampling.seed)
+        self.seen = np.zeros(vocab, dtype=np.bool_)
+        self.seen[prompt] = True
+        self.counts = np.zeros(vocab, dtype=np.int32)
+
+    def choose(self, logits: Floats) -> int:
+        """The next token from logits [vocab]. Raises FlashMoeError if they are not numbers."""
+        logits = penalise(logits, self.seen, self.counts, self.sampling)
+        best = int(logits.argmax())
+        if not isfinite(logits[best]):
+            raise FlashMoeError(
+                "The model computed logits that are not numbers; check its files: `flashmoe verify DIR`."
+            )
+        token = best if self.sampling.temperature == 0 else self._draw(logits)
+        self.seen[token] = True
+        self.counts[token] += 1
+        return token
+
+    def _draw(self, logits: Floats) -> int:
+        ids, p = distribution(logits, self.sampling)
+        place = int(np.searchsorted(np.cumsum(p), self.random.random(), side="right"))
+        return int(ids[min(place, len(ids) - 1)])
