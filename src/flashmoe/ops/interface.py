@@ -29,6 +29,10 @@ class Ops(Protocol):
     name: str
 
     @property
+    def device(self) -> str:
+        """What computes, in words for people: `cpu avx512vnni, 2 threads`."""
+
+    @property
     def busy_seconds(self) -> float:
         """Wall time the calling thread has spent in native code; what remains of a run is Python or waiting for the
         disk."""

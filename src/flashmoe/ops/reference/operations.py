@@ -53,6 +53,7 @@ class ReferenceOps:
     """The readable truth; ops/interface.py has the shapes."""
 
     name = "reference"
+    device = "reference (NumPy, slow)"
     busy_seconds = 0.0
 
     def matrix(self, weight: Matrix, *, exact: bool = False) -> Matrix:  # noqa: ARG002
