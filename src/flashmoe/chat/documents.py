@@ -1,13 +1,13 @@
-"""The small text files beside a model (tokenizer.json, tokenizer_config.json, ...), read with errors that name them.
+"""The text files beside a model (tokenizer.json, tokenizer_config.json, ...), read with errors that name them.
 
-Knows files and JSON, not what their keys mean.
+Knows files, not what is in them.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flashmoe.errors import FlashMoeError, FormatError
+from flashmoe.files.jsonfile import read_object
 
 
 def read_text(path: Path) -> str:
@@ -24,19 +24,8 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; FormatError when it holds anything else."""
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON ({error}); copy it again from the model's checkpoint.") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
-    return value
-
-
 def read_object_if_present(path: Path) -> dict[str, Any]:
-    """Like `read_object`, and empty when there is no such file."""
+    """The JSON object in a file, empty when there is no such file; FormatError when it holds anything else."""
     return read_object(path) if path.exists() else {}
 
 

@@ -1,0 +1,34 @@
+# The two commands: `make demo` and `make test`. Needs Python 3.11+, a C++ compiler and a package index; everything else
+# comes from there into .venv. Also: `make sanitize`, `make clean`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+SOURCES := $(shell find src csrc -type f -not -name '*.so' -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
+
+.PHONY: demo test sanitize clean
+
+demo: .venv/installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh .demo
+
+test: .venv/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flash-MoE needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/installed: .venv/made $(SOURCES)
+	$(PIP) install .
+	@touch $@
+
+.venv/installed-for-tests: .venv/made $(SOURCES)
+	$(PIP) install '.[test,dev]'
+	@touch .venv/installed $@
+
+clean:
+	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

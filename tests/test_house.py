@@ -1,0 +1,187 @@
+"""The house as drawn in docs/design.md: which room may know which, and what no file may hold."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+
+# Who may import whom; everybody may import `errors` and its own room. A room is the longest prefix listed here.
+KNOWS: dict[str, set[str]] = {
+    "errors": set(),
+    "settings": set(),
+    "_native": set(),
+    "files": set(),
+    "ops.weights": set(),
+    "ops.interface": {"ops.weights"},
+    "ops.reference": {"ops.weights", "ops.interface"},
+    "ops.cpu": {"ops.weights", "ops.interface", "_native"},
+    "ops": {"ops.weights", "ops.interface", "ops.reference", "ops.cpu"},
+    "streaming": {"_native", "ops.weights", "settings"},
+    "hub": {"files", "ops.weights"},
+    "models": {"files", "ops.weights", "ops.interface"},
+    "pack.manifest": {"files", "ops.weights"},
+    "pack": {"pack.manifest", "files", "hub", "models", "ops.weights", "settings", "_native"},
+    "chat": {"files"},
+    "engine": {"files", "models", "ops", "ops.weights", "ops.interface", "pack.manifest", "settings", "streaming"},
+    "text_engine": {"chat", "engine", "files", "settings"},
+    "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
+    | {"text_engine"},
+    "": {"settings", "text_engine"},
+}
+# Third-party packages and the only rooms that may import them; what is not listed nobody may.
+OUTSIDE: dict[str, set[str]] = {
+    "numpy": {"files", "hub", "pack", "models", "ops", "streaming", "engine", "text_engine", "cli"},
+    "ml_dtypes": {"files", "hub", "pack", "ops", "engine"},
+    "xxhash": {"files", "pack"},
+    "psutil": {"streaming"},
+    "tokenizers": {"chat"},
+    "jinja2": {"chat"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+
+
+def room_of(module: str) -> str:
+    """`flashmoe.ops.cpu.backend` -> `ops.cpu`; `flashmoe` itself is the room ``."""
+    parts = module.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        if (room := ".".join(parts[:length])) in KNOWS:
+            return room
+    if parts:
+        raise AssertionError(f"{module} is in no room of KNOWS; say there whom it may import.")
+    return ""
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    text: str
+    is_package: bool = False
+
+
+def imports(module: Module, modules: set[str]) -> Iterator[str]:
+    """What a module imports, wherever in it: `from p import n` is the module p.n where there is one, else p."""
+    package = module.name if module.is_package else module.name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(module.text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                ancestor = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*ancestor, *([base] if base else [])])
+            for alias in node.names:
+                yield name if (name := f"{base}.{alias.name}") in modules else base
+
+
+def trespasses(house: Iterable[Module]) -> list[str]:
+    """Every import that KNOWS or OUTSIDE does not allow, as a sentence."""
+    house = list(house)
+    modules = {module.name for module in house} | {"flashmoe._native"}
+    found = set()
+    for module in house:
+        room = room_of(module.name)
+        for name in imports(module, modules):
+            top = name.partition(".")[0]
+            if top == "flashmoe" and room_of(name) not in {room, "errors"} | KNOWS[room]:
+                found.add(f"{module.name} imports {name}, which {room or 'the package itself'} may not know.")
+            elif top not in {"flashmoe", *sys.stdlib_module_names} and room.partition(".")[0] not in OUTSIDE.get(
+                top, ()
+            ):
+                found.add(f"{module.name} imports {top}, which {room or 'the package itself'} may not use.")
+    return sorted(found)
+
+
+def the_house() -> list[Module]:
+    house = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        house.append(Module(".".join(parts[:-1] if is_package else parts), path.read_text(), is_package))
+    return house
+
+
+def test_rooms_import_only_the_rooms_they_may() -> None:
+    assert trespasses(the_house()) == []
+
+
+def test_the_rooms_form_no_circle() -> None:
+    TopologicalSorter(KNOWS).prepare()
+
+
+def test_modules_form_no_circle() -> None:
+    house = the_house()
+    modules = {module.name for module in house}
+    TopologicalSorter({module.name: set(imports(module, modules)) - {module.name} for module in house}).prepare()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "flashmoe.chat.x",
+            "import flashmoe.engine.engine",
+            "flashmoe.chat.x imports flashmoe.engine.engine, which chat",
+        ),
+        ("flashmoe.chat.x", "from flashmoe.engine import engine", "imports flashmoe.engine.engine, which chat"),
+        ("flashmoe.chat.x", "from ..engine.engine import Engine", "imports flashmoe.engine.engine, which chat"),
+        ("flashmoe.chat.x", "def f():\n    from .. import engine", "imports flashmoe.engine, which chat"),
+        ("flashmoe.hub.x", "if True:\n    from flashmoe import models", "imports flashmoe.models, which hub"),
+        ("flashmoe.models.x", "from flashmoe import _native", "imports flashmoe._native, which models"),
+        ("flashmoe.models.x", "from flashmoe.ops.cpu import y", "imports flashmoe.ops.cpu, which models"),
+        ("flashmoe.ops.reference.x", "import flashmoe.ops.cpu", "imports flashmoe.ops.cpu, which ops.reference"),
+        ("flashmoe.engine.x", "from flashmoe.pack.writer import y", "imports flashmoe.pack.writer, which engine"),
+        ("flashmoe.engine.x", "import tokenizers", "imports tokenizers, which engine"),
+        ("flashmoe.cli.x", "from torch.nn import Linear", "imports torch, which cli"),
+        ("flashmoe.settings", "import flashmoe", "imports flashmoe, which settings"),
+    ],
+)
+def test_a_trespass_would_be_seen(name: str, text: str, sentence: str) -> None:
+    rooms = ["engine", "engine.engine", "models", "ops", "ops.cpu", "pack", "pack.writer", "chat", "hub"]
+    others = [Module("flashmoe", "", True)] + [Module(f"flashmoe.{room}", "", True) for room in rooms]
+    (found,) = trespasses([*others, Module(name, text)])
+    assert sentence in found
+
+
+def test_a_circle_would_be_seen() -> None:
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+# What no file may hold ------------------------------------------------------------------------------------------------
+
+
+def our_files() -> list[Path]:
+    folders = ("src", "csrc", "tests", "benchmarks", "docs", "examples", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
+    skipped = {".so", ".pyc", ".png", ".safetensors"}
+    return [path for path in files if path.suffix not in skipped and "__pycache__" not in path.parts]
+
+
+@pytest.mark.parametrize("path", our_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_names_no_machine_and_no_package_index(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:home|root|opt|Users|work|private)/\S*", text) == []
+    assert re.findall(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|--(?:extra-)?index-url", text) == [] or (
+        path == Path(__file__)
+    )
+
+
+@pytest.mark.parametrize("folder", ["src", "csrc"])
+def test_a_source_file_fits_in_the_head(folder: str) -> None:
+    suffixes = {".py", ".pyi", ".cpp", ".hpp", ".h", ".c"}
+    lengths = {str(p): len(p.read_text().splitlines()) for p in (ROOT / folder).rglob("*") if p.suffix in suffixes}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [module.name for module in the_house() if not ast.get_docstring(ast.parse(module.text))] == []
