@@ -1,0 +1,72 @@
+"""The command group: subcommands are imported when they are called, and errors become one line.
+
+Invariant: bad input ends with a sentence on stderr and exit code 1, Ctrl-C with 130, a reader that went away quietly.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+from flashmoe.errors import FlashMoeError
+
+COMMANDS = {
+    "pack": "Pack a checkpoint for streaming.",
+    "verify": "Check every byte of a packed model.",
+    "info": "Say what a packed model is and what fits in memory.",
+    "export": "Write a packed model's weights as a Hugging Face checkpoint.",
+    "synth": "Write a packed model of true shapes with random weights.",
+    "run": "Generate text from a prompt.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports flashmoe.cli.NAME and takes its `command` when NAME is called, so that each starts quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"flashmoe.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flashmoe")
+def group() -> None:
+    """Run Mixture-of-Experts language models larger than memory, streaming experts from the SSD."""
+
+
+def main() -> None:
+    """Entry point of the `flashmoe` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of `flashmoe ARGUMENTS`."""
+    try:
+        group.main(arguments, prog_name="flashmoe", standalone_mode=False)
+        sys.stdout.flush()
+    except FlashMoeError as error:
+        click.echo(f"flashmoe: {error}", err=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(err=True)
+        return 130
+    except BrokenPipeError:
+        # The interpreter would flush stdout again at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    return 0

@@ -1,0 +1,24 @@
+"""A progress bar with bytes and time left, on stderr. Knows two numbers: done and total."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+Report = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
+    """`report(done, total)` in bytes, and `say(sentence)` to print above the bar. The first report is the start: what
+    it counts as done (by an earlier run) has no part in the speed."""
+    console = Console(stderr=True, soft_wrap=True)
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
+        task = bar.add_task(what, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report, lambda sentence: bar.console.print(sentence, highlight=False, markup=False)

@@ -1,0 +1,123 @@
+"""The directory a pack is growing in: one process at a time, and a memory of what is finished.
+
+OUT/.packing holds plan.json (what was asked, of which source) and one small JSON per finished file. Invariant: a file
+that has its JSON is complete and durable under its final name. Knows names and JSON, not tensors.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashmoe.errors import FlashMoeError
+from flashmoe.files.atomic import SUFFIX, sync_directory, write_atomically, writing_errors
+from flashmoe.files.jsonfile import Fields, read_object
+from flashmoe.pack.manifest import NAME
+
+STATE = ".packing"
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is remembered of a finished file. `records_xxh3` is empty for one without records."""
+
+    bytes: int
+    xxh3: str
+    records_xxh3: str = ""
+
+
+class Workspace:
+    """OUT while it is being filled."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / STATE
+
+    def stored_plan(self) -> dict[str, Any] | None:
+        """What an earlier, unfinished pack stored, if there was one."""
+        path = self.state / PLAN
+        return read_object(path) if path.exists() else None
+
+    def store_plan(self, value: dict[str, Any]) -> None:
+        write_atomically(self.state / PLAN, json.dumps(value).encode())
+
+    def finished(self, name: str) -> Finished | None:
+        """The record of an output file, if it is finished and still there in full."""
+        path, file = self._record(name), self.directory / name
+        if not path.exists() or not file.exists():
+            return None
+        fields = Fields(read_object(path), str(path))
+        found = Finished(fields.integer("bytes"), fields.text("xxh3"), fields.text("records_xxh3"))
+        return found if file.stat().st_size == found.bytes else None
+
+    def finish(self, name: str, record: Finished) -> None:
+        """Remember that an output file is durable under its final name."""
+        write_atomically(self._record(name), json.dumps(vars(record)).encode())
+
+    def close(self) -> None:
+        """The pack is whole: forget how it came about. The plan goes first, so that a rest of this is no pack."""
+        with writing_errors(self.state):
+            (self.state / PLAN).unlink()
+            sync_directory(self.state)
+            shutil.rmtree(self.state)
+
+    def _record(self, name: str) -> Path:
+        return self.state / (Path(name).name.removesuffix(".safetensors") + ".json")
+
+
+@contextmanager
+def open_workspace(directory: Path) -> Iterator[Workspace]:
+    """Take OUT for this process: created, or an unfinished pack without its temporary files.
+
+    Raises FlashMoeError if OUT is something else, a finished pack, or being packed into by another process.
+    """
+    workspace = Workspace(directory)
+    existed = directory.exists()
+    with writing_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, directory)
+        _check_contents(workspace)
+        with writing_errors(directory):
+            (directory / "experts").mkdir(exist_ok=True)
+            workspace.state.mkdir(exist_ok=True)
+            for folder in (directory, directory / "experts", workspace.state):
+                for leftover in folder.glob(f".*{SUFFIX}"):
+                    leftover.unlink()
+        yield workspace
+    finally:
+        if not (workspace.state / PLAN).exists() and not (directory / NAME).exists():
+            _remove_empty([workspace.state, directory / "experts", *([] if existed else [directory])])
+        os.close(descriptor)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Nothing came of it: leave the disk as it was."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise FlashMoeError(f"Another process is writing to {directory}. Wait for it, or stop it.") from None
+
+
+def _check_contents(workspace: Workspace) -> None:
+    directory = workspace.directory
+    if (workspace.state / PLAN).exists():
+        return
+    if (directory / NAME).exists():
+        shutil.rmtree(workspace.state, ignore_errors=True)
+        raise FlashMoeError(f"{directory} already holds a packed model. Choose another directory, or remove it first.")
+    if foreign := sorted(p.name for p in directory.iterdir() if p.name not in (STATE, "experts")):
+        raise FlashMoeError(f"{directory} is not empty: it holds {foreign[0]!r}. Choose another directory.")
