@@ -5,10 +5,10 @@ arrival nor the number of experts that fit in memory changes an answer. The expe
 layer and ids in, slots out: whatever records or foresees routing wraps that and leaves this file as it is.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,15 @@ class Lease(Protocol):
 
     slots: Indices
 
-    def groups(self) -> Iterator[NDArray[np.integer]]:
+    def groups(self) -> Iterable[NDArray[np.intp]]:
         """Indices of experts as they become ready, each once; waits only when none is."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let the experts go."""
 
 
 class ExpertSource(Protocol):
@@ -36,7 +43,7 @@ class ExpertSource(Protocol):
     def max_lease(self) -> int:
         """The most experts that one fetch may hold."""
 
-    def fetch(self, layer: int, experts: Indices) -> AbstractContextManager[Lease]:
+    def fetch(self, layer: int, experts: Indices) -> Lease:
         """Start reading what is missing of the given distinct experts and hold them until the lease is left."""
 
 
@@ -60,7 +67,7 @@ class Assignment:
         starts = is_first.nonzero()[0].astype(np.int32)
         return cls(ordered[starts[:-1]], starts, order)
 
-    def work(self, which: NDArray[np.integer], slots: Indices, top_k: int) -> ExpertWork:
+    def work(self, which: NDArray[np.intp], slots: Indices, top_k: int) -> ExpertWork:
         """The work of experts `which` (indices into `experts`), which lie in `slots`."""
         if len(which) == len(self.experts) and (which[1:] > which[:-1]).all():
             return ExpertWork(slots, self.starts, self.order // np.int32(top_k), self.order)

@@ -1,1 +1,14 @@
 """The operations a model is made of, one folder per backend. Knows arrays, not models."""
+
+from flashmoe.errors import FlashMoeError
+from flashmoe.ops.interface import Ops
+
+
+def make_ops(backend: str, threads: int) -> Ops:  # noqa: ARG001
+    """The backend of that name (settings.BACKENDS). Each is imported only when asked for: `reference` needs no native
+    code."""
+    if backend == "reference":
+        from flashmoe.ops.reference import ReferenceOps
+
+        return ReferenceOps()
+    raise FlashMoeError(f"This installation has no backend {backend!r}; use backend='reference'.")

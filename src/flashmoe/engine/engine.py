@@ -1,0 +1,120 @@
+"""Token ids in, logits out: sequences grow through one forward, in chunks that bound the memory.
+
+Invariant: a sequence's logits do not depend on the chunk size or on what else is in the batch. Knows token ids, not
+text.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flashmoe.engine.batch import Tokens, make_batch
+from flashmoe.engine.state import SequenceState
+from flashmoe.errors import CapacityError, FlashMoeError
+from flashmoe.models.architecture import ModelConfig
+from flashmoe.models.decoder import Decoder
+from flashmoe.ops.interface import Array, Ops
+from flashmoe.streaming.experts import ExpertStore
+from flashmoe.streaming.memory import MemoryPlan
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """context: tokens a sequence may grow to. chunk: prompt tokens that go through a layer together."""
+
+    context: int
+    chunk: int
+
+
+class Engine:
+    """A loaded model (engine.loader makes it). One thread uses it; close it, or use it in a `with` block.
+
+    defaults: the checkpoint's generation_config.json.
+    """
+
+    def __init__(
+        self,
+        ops: Ops,
+        decoder: Decoder,
+        store: ExpertStore,
+        plan: MemoryPlan,
+        limits: Limits,
+        defaults: dict[str, Any],
+    ) -> None:
+        self.ops, self.decoder, self.store = ops, decoder, store
+        self.plan, self.limits, self.defaults = plan, limits, defaults
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's sizes, with experts_per_token in force."""
+        return self.decoder.config
+
+    def new_sequence(self) -> SequenceState:
+        return SequenceState(self.decoder.new_states())
+
+    def forward(self, parts: Sequence[tuple[SequenceState, Tokens]]) -> Array:
+        """Append tokens to sequences: the last layer's output [T, D], T tokens of all parts together.
+
+        Raises CapacityError for a sequence that would outgrow the context.
+        """
+        for state, tokens in parts:
+            self.check_context(state.length + len(tokens))
+        x = self.decoder.forward(make_batch(parts), self.store)
+        for state, tokens in parts:
+            state.length += len(tokens)
+        return x
+
+    def prefill(self, state: SequenceState, tokens: Tokens) -> Logits:
+        """Append a prompt, chunk by chunk; logits [vocab] after its last token."""
+        for chunk in self._chunks(tokens):
+            x = self.forward([(state, chunk)])
+        logits: Logits = np.asarray(self.decoder.logits(x[-1:]))[0]
+        return logits
+
+    def logits(self, token_ids: ArrayLike) -> Logits:
+        """Logits float32 [T, vocab] of a sequence of its own: row t says what follows tokens 0..t."""
+        tokens = self.check_tokens(token_ids)
+        state = self.new_sequence()
+        self.check_context(len(tokens))
+        rows = [np.asarray(self.decoder.logits(self.forward([(state, chunk)]))) for chunk in self._chunks(tokens)]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def check_context(self, length: int) -> None:
+        """Raise CapacityError if a sequence of `length` tokens does not fit."""
+        if length > self.limits.context:
+            raise CapacityError(
+                f"{length} tokens do not fit the context of {self.limits.context}; shorten the prompt or max_tokens, "
+                f"or give a larger context (the model allows {self.config.max_context}) and the memory for it."
+            )
+
+    def check_tokens(self, token_ids: ArrayLike) -> Tokens:
+        """Token ids as int32 [T]; FlashMoeError if there are none, or one is not of the vocabulary."""
+        tokens = np.asarray(token_ids)
+        if tokens.ndim != 1 or tokens.size == 0 or not np.issubdtype(tokens.dtype, np.integer):
+            raise FlashMoeError("The prompt must be a list of at least one token id.")
+        if tokens.min() < 0 or tokens.max() >= self.config.vocab:
+            bad = int(tokens.max() if tokens.max() >= self.config.vocab else tokens.min())
+            raise FlashMoeError(f"Token id {bad} is not in the vocabulary of {self.config.vocab}.")
+        return tokens.astype(np.int32)
+
+    def _chunks(self, tokens: Tokens) -> Iterator[Tokens]:
+        for begin in range(0, len(tokens), self.limits.chunk):
+            yield tokens[begin : begin + self.limits.chunk]
+
+    def close(self) -> None:
+        """Stop reading and close the files."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

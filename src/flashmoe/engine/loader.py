@@ -1,0 +1,139 @@
+"""From a packed model's directory to an Engine: check that its files are of one model, plan the memory, read the trunk.
+
+Invariant: nothing large is allocated before the plan holds. Knows files and sizes, not how a token is computed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from flashmoe.engine.engine import Engine, Limits
+from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token
+from flashmoe.engine.trunk import Trunk
+from flashmoe.errors import CapacityError, FlashMoeError, FormatError
+from flashmoe.files.jsonfile import read_object
+from flashmoe.models import architecture
+from flashmoe.models.architecture import Architecture, ModelConfig
+from flashmoe.models.decoder import Decoder
+from flashmoe.ops import make_ops
+from flashmoe.ops.interface import Ops
+from flashmoe.ops.weights import GROUP, RecordLayout
+from flashmoe.pack.manifest import Manifest
+from flashmoe.settings import Settings
+from flashmoe.streaming.experts import ExpertStore
+from flashmoe.streaming.memory import MemoryPlan, physical_cores, plan
+from flashmoe.streaming.reader import ExpertFile
+
+_LARGEST_CHUNK = 1024
+_STATE_SHARE = 4
+"""Unless a context is asked for, the state may take a quarter of what the smallest arena leaves: experts earn more."""
+_SCRATCH_SHARE = 16
+
+
+def load_engine(directory: Path, settings: Settings) -> Engine:
+    """Load a packed model.
+
+    Raises FormatError if the files do not belong together, CapacityError with the figures if the memory does not hold
+    what it must, FlashMoeError if a file cannot be read.
+    """
+    manifest = Manifest.read(directory)
+    described = architecture(read_object(directory / "config.json"))
+    check_agreement(manifest, described)
+    config = with_experts_per_token(described.config, settings.experts_per_token)
+    ops = make_ops(settings.backend, settings.threads or physical_cores())
+    memory, limits = plan_memory(manifest, ops, config, settings)
+    trunk = Trunk(manifest.trunk.path)
+    weights = trunk.handles(ops, described)
+    layouts = {id(layout): ops.layout(layout) for layout in manifest.layouts}
+    store = ExpertStore(
+        [
+            ExpertFile(layer.path, layer.data_offset, layer.experts, manifest.layout(i).record_bytes)
+            for i, layer in enumerate(manifest.layers)
+        ],
+        memory.slots,
+    )
+    by_layer = [layouts[id(manifest.layout(i))] for i in range(config.layers)]
+    decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
+    generation = directory / "generation_config.json"
+    return Engine(ops, decoder, store, memory, limits, read_object(generation) if generation.exists() else {})
+
+
+def with_experts_per_token(config: ModelConfig, chosen: int | None) -> ModelConfig:
+    """The config with another top-k; FlashMoeError if a layer has not so many experts."""
+    if chosen is None:
+        return config
+    if chosen > config.experts:
+        raise FlashMoeError(f"experts_per_token is {chosen}, but a layer of this model has {config.experts} experts.")
+    return replace(config, top_k=chosen)
+
+
+def check_agreement(manifest: Manifest, described: Architecture) -> None:
+    """Raise FormatError unless flashmoe.json and config.json describe experts of the same number and shape."""
+    config, where = described.config, manifest.directory
+    if len(manifest.layers) != config.layers:
+        raise _disagreement(where, f"{len(manifest.layers)} layers", f"{config.layers}")
+    for i, layer in enumerate(manifest.layers):
+        if layer.experts != config.experts:
+            raise _disagreement(where, f"{layer.experts} experts in layer {i}", f"{config.experts}")
+        for name, shape in _expert_shapes(config).items():
+            if (found := _shape(manifest.layout(i), name)) != shape:
+                raise _disagreement(where, f"{name} of {list(found)} in layer {i}", f"{list(shape)}")
+
+
+def _disagreement(directory: Path, found: str, said: str) -> FormatError:
+    return FormatError(
+        f"{directory}: flashmoe.json has {found}, but config.json says {said}. The files are not of one model; pack it "
+        "again."
+    )
+
+
+def _expert_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    rising = (config.expert_inter, config.hidden)
+    return {"gate": rising, "up": rising, "down": (config.hidden, config.expert_inter)}
+
+
+def _shape(layout: RecordLayout, name: str) -> tuple[int, int]:
+    rows, groups = layout.part(f"{name}.scales").shape
+    return rows, groups * GROUP
+
+
+def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Settings) -> tuple[MemoryPlan, Limits]:
+    """Share the budget out, and settle the context and the chunk where the settings leave them open.
+
+    A context asked for is reserved in full; else it is the model's own limit as far as a share of the memory goes.
+    """
+    if settings.context and settings.context > config.max_context:
+        raise CapacityError(
+            f"A context of {settings.context} tokens is more than the {config.max_context} this model was made for."
+        )
+    slot_bytes = max(layout.record_bytes for layout in manifest.layouts)
+    fixed = fixed_state_bytes(config)
+
+    def attempt(budget: int | None, state: int, chunk: int) -> MemoryPlan:
+        return plan(
+            budget=budget,
+            trunk=manifest.trunk.bytes,
+            state=fixed + state,
+            scratch=scratch_bytes(config, chunk),
+            slot_bytes=slot_bytes,
+            top_k=config.top_k,
+            experts=config.experts * config.layers,
+        )
+
+    chunk = settings.chunk_tokens or 1
+    per_token = state_bytes_per_token(ops, config)
+    smallest = attempt(settings.memory, (settings.context or 1) * per_token, chunk)
+    spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
+    context = settings.context or min(config.max_context, 1 + spare // _STATE_SHARE // per_token)
+    if settings.chunk_tokens is None:
+        while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk) <= spare // _SCRATCH_SHARE:
+            chunk *= 2
+    return attempt(smallest.budget, context * per_token, chunk), Limits(context, chunk)
+
+
+def describe(engine: Engine, model_top_k: int) -> str:
+    """One line that says what was chosen: device, memory, context, experts per token."""
+    chosen = engine.config.top_k
+    experts = f"{chosen} experts per token"
+    if chosen != model_top_k:
+        experts += f" instead of the model's {model_top_k}: ANSWERS CHANGE"
+    return f"{engine.ops.device}; {engine.plan}; context {engine.limits.context}; {experts}"

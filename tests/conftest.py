@@ -1,0 +1,40 @@
+"""Tiny packed models and their oracles, made once a session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from oracle import make_checkpoint
+
+from flashmoe.pack.packer import pack
+from flashmoe.pack.recipe import Recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of the tiny checkpoint of that name (oracle.CONFIGS), as transformers saves it."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = make_checkpoint(tmp_path_factory.mktemp(name), name)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_packed(
+    tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], Path]:
+    """The packed model of that name with experts, and as far as the trunk can, of so many bits."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def get(name: str, bits: int) -> Path:
+        if (name, bits) not in made:
+            out = tmp_path_factory.mktemp(f"{name}-{bits}") / "packed"
+            pack(tiny_checkpoint(name), out, Recipe(bits, max(bits, 4)))
+            made[name, bits] = out
+        return made[name, bits]
+
+    return get
