@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from oracle import make_checkpoint
 
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
+from oracle import make_checkpoint
 
 
 @pytest.fixture(scope="session")

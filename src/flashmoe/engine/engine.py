@@ -35,7 +35,7 @@ class Limits:
 class Engine:
     """A loaded model (engine.loader makes it). One thread uses it; close it, or use it in a `with` block.
 
-    defaults: the checkpoint's generation_config.json.
+    own_top_k: experts per token as the model was made. defaults: the checkpoint's generation_config.json.
     """
 
     def __init__(
@@ -45,15 +45,26 @@ class Engine:
         store: ExpertStore,
         plan: MemoryPlan,
         limits: Limits,
+        own_top_k: int,
         defaults: dict[str, Any],
     ) -> None:
         self.ops, self.decoder, self.store = ops, decoder, store
-        self.plan, self.limits, self.defaults = plan, limits, defaults
+        self.plan, self.limits, self.own_top_k, self.defaults = plan, limits, own_top_k, defaults
 
     @property
     def config(self) -> ModelConfig:
         """The model's sizes, with experts_per_token in force."""
         return self.decoder.config
+
+    @property
+    def summary(self) -> str:
+        """One line that says what was chosen: device, memory, reads, context, experts per token."""
+        chosen = self.config.top_k
+        experts = f"{chosen} experts per token"
+        if chosen != self.own_top_k:
+            experts += f" and not the model's {self.own_top_k}, which changes its answers"
+        reads = "direct" if self.store.direct else "buffered"
+        return f"{self.ops.device}; {self.plan}; {reads} reads; context {self.limits.context}; {experts}"
 
     def new_sequence(self) -> SequenceState:
         return SequenceState(self.decoder.new_states())

@@ -54,7 +54,8 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     by_layer = [layouts[id(manifest.layout(i))] for i in range(config.layers)]
     decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
     generation = directory / "generation_config.json"
-    return Engine(ops, decoder, store, memory, limits, read_object(generation) if generation.exists() else {})
+    defaults = read_object(generation) if generation.exists() else {}
+    return Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults)
 
 
 def with_experts_per_token(config: ModelConfig, chosen: int | None) -> ModelConfig:
@@ -128,12 +129,3 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
         while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk) <= spare // _SCRATCH_SHARE:
             chunk *= 2
     return attempt(smallest.budget, context * per_token, chunk), Limits(context, chunk)
-
-
-def describe(engine: Engine, model_top_k: int) -> str:
-    """One line that says what was chosen: device, memory, context, experts per token."""
-    chosen = engine.config.top_k
-    experts = f"{chosen} experts per token"
-    if chosen != model_top_k:
-        experts += f" instead of the model's {model_top_k}: ANSWERS CHANGE"
-    return f"{engine.ops.device}; {engine.plan}; context {engine.limits.context}; {experts}"

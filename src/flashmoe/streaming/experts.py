@@ -108,6 +108,11 @@ class ExpertStore:
         return self.arena.slots
 
     @property
+    def direct(self) -> bool:
+        """Whether reads bypass the page cache, as far as tried."""
+        return self._reader.direct
+
+    @property
     def stats(self) -> StoreStats:
         return StoreStats(
             self._uses - self._misses,

@@ -77,6 +77,11 @@ class RecordReader:
         self._native.close()
 
     @property
+    def direct(self) -> bool:
+        """Whether reads of every file bypass the page cache, as far as tried."""
+        return all(self._native.direct(file) for file in self._ids)
+
+    @property
     def bytes_read(self) -> int:
         return self._native.bytes_read
 

@@ -1,0 +1,90 @@
+"""`flashmoe run DIR -p PROMPT`: text to stdout as it comes, everything else to stderr."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flashmoe.engine.generation import Statistics
+from flashmoe.errors import FlashMoeError
+from flashmoe.settings import BACKENDS, format_bytes
+from flashmoe.text_engine import TextEngine, TextStream, load
+
+_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
+
+
+@click.command("run")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", required=True, help="What to answer or, with --raw, to go on from.")
+@click.option("--system", help="A system message before the prompt.")
+@click.option("--raw", is_flag=True, help="Complete the prompt as it is, without the chat template.")
+@click.option("--no-thinking", is_flag=True, help="Ask the template for an answer without thinking.")
+@click.option("--max-tokens", type=int, help="The most tokens to generate [default: what the context leaves]")
+@click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
+@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
+@click.option("--context", type=int, help="Tokens a conversation may grow to [default: what fits]")
+@click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
+@click.option("--temperature", type=float, help="0 is greedy [this and the next: default as the checkpoint says]")
+@click.option("--top-k", type=int)
+@click.option("--top-p", type=float)
+@click.option("--min-p", type=float)
+@click.option("--presence-penalty", type=float)
+@click.option("--frequency-penalty", type=float)
+@click.option("--repetition-penalty", type=float)
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--stats", is_flag=True, help="Where the time went, at the end.")
+def command(
+    directory: Path, prompt: str, system: str | None, raw: bool, no_thinking: bool, stats: bool, **options: Any
+) -> None:
+    """Generate text from a prompt with the packed model in DIR."""
+    if raw and (system is not None or no_thinking):
+        raise FlashMoeError(
+            "--raw goes on from the prompt as it is; --system and --no-thinking need the chat template."
+        )
+    settings = {name: options.pop(name) for name in _SETTINGS}
+    with load(directory, **{name: value for name, value in settings.items() if value is not None}) as engine:
+        click.echo(engine.engine.summary, err=True)
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        stream = engine.stream(
+            prompt if raw else messages, raw=raw, enable_thinking=False if no_thinking else None, **options
+        )
+        interrupted = not _print_text(stream)
+        _print_statistics(engine, stream.stats, details=stats)
+    if interrupted:
+        raise click.exceptions.Exit(130)
+
+
+def _print_text(stream: TextStream) -> bool:
+    """Write the text as UTF-8 as it comes; False if Ctrl-C ended it."""
+    out = sys.stdout.buffer
+    try:
+        for piece in stream:
+            out.write(piece.text.encode())
+            out.flush()
+        complete = True
+    except KeyboardInterrupt:
+        complete = False
+    out.write(b"\n")
+    out.flush()
+    return complete
+
+
+def _print_statistics(engine: TextEngine, s: Statistics, *, details: bool) -> None:
+    click.echo(
+        f"prompt {s.prompt_tokens} tokens, {s.prompt_rate:.2f} tokens/s; generation {s.generated_tokens} tokens, "
+        f"{s.generation_rate:.2f} tokens/s; expert hits {s.hit_rate:.1%}; read {s.bytes_read / 1e9:.2f} GB at "
+        f"{s.read_rate / 1e9:.2f} GB/s",
+        err=True,
+    )
+    if not details:
+        return
+    click.echo(
+        f"prompt {s.prompt_seconds:.2f} s, generation {s.generation_seconds:.2f} s; {s.hits} hits, {s.misses} misses; "
+        f"reading {s.read_seconds:.2f} s, waiting for it {s.stall_seconds:.2f} s; in native code "
+        f"{s.native_seconds:.2f} s; Python {s.python_share:.1%}\n{engine.engine.plan}; one expert "
+        f"{format_bytes(engine.engine.plan.slot_bytes)}",
+        err=True,
+    )

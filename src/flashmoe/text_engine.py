@@ -1,0 +1,202 @@
+"""Text in, text out: an Engine with the checkpoint's tokenizer and chat template.
+
+Invariant: the pieces of a stream, joined, are the text of the same generation made at once. Knows how a prompt becomes
+tokens and tokens become text; knows neither weights nor requests.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flashmoe.chat.template import ChatTemplate
+from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.engine.engine import Engine
+from flashmoe.engine.generation import Generation, Statistics, generate
+from flashmoe.engine.loader import load_engine
+from flashmoe.engine.sampling import Sampling
+from flashmoe.errors import FlashMoeError
+from flashmoe.settings import Settings
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token added to the text: often a word, sometimes nothing yet. The last piece of a stream may have no
+    token (-1): text that was held back until the end."""
+
+    text: str
+    token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """finish_reason: `stop` (the model ended, or a stop string came), `length` or `cancelled`."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    stats: Statistics
+
+
+class TextStream:
+    """Iterate over it for the pieces; `finish_reason` and `stats` are those of the tokens so far."""
+
+    def __init__(self, generation: Generation, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._generation, self._tokenizer, self._stop = generation, tokenizer, stop
+        self._stopped = False
+
+    @property
+    def finish_reason(self) -> str:
+        return "stop" if self._stopped else self._generation.finish_reason
+
+    @property
+    def stats(self) -> Statistics:
+        return self._generation.statistics
+
+    def cancel(self) -> None:
+        """End after the token that is being computed."""
+        self._generation.cancel()
+
+    def __iter__(self) -> Iterator[Piece]:
+        decoder = self._tokenizer.stream()
+        held = ""
+        for token in self._generation:
+            held += decoder.push(token)
+            if (cut := _first(held, self._stop)) is not None:
+                self._stopped = True
+                yield Piece(held[:cut], token)
+                return
+            safe = len(held) - _possible_stop(held, self._stop)
+            yield Piece(held[:safe], token)
+            held = held[safe:]
+        if held := held + decoder.flush():
+            yield Piece(held, -1)
+
+
+def _first(text: str, stop: tuple[str, ...]) -> int | None:
+    """Where the first of the stop strings begins."""
+    return min((place for s in stop if (place := text.find(s)) >= 0), default=None)
+
+
+def _possible_stop(text: str, stop: tuple[str, ...]) -> int:
+    """How many characters at the end of `text` could be the beginning of a stop string."""
+    return max((n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0)
+
+
+class TextEngine:
+    """What `flashmoe.load` returns. One thread uses it; close it, or use it in a `with` block.
+
+    directory: the packed model. engine: the same model by token ids. tokenizer: the checkpoint's own.
+    """
+
+    def __init__(self, directory: Path, engine: Engine) -> None:
+        self.directory, self.engine = directory, engine
+        self.tokenizer = Tokenizer.from_dir(directory)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The checkpoint's chat template; FlashMoeError if it has none, which leaves raw=True."""
+        return ChatTemplate.from_dir(self.directory)
+
+    def logits(self, token_ids: ArrayLike) -> NDArray[np.float32]:
+        """Logits float32 [T, vocab]: row t says what follows tokens 0..t."""
+        return self.engine.logits(token_ids)
+
+    def prompt_ids(
+        self,
+        prompt: str | Messages,
+        *,
+        raw: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Token ids of a prompt: messages (`{"role": ..., "content": ...}`) through the chat template, a string as the
+        user's single turn, or, if raw, the string as it is. variables: the template's own (enable_thinking=False)."""
+        if raw:
+            if not isinstance(prompt, str):
+                raise FlashMoeError("raw=True completes plain text; give a string, not messages.")
+            return self.tokenizer.encode(prompt, add_special_tokens=True)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return self.tokenizer.encode(self.template.render(messages, tools=tools, **variables))
+
+    def stream(
+        self,
+        prompt: str | Messages,
+        *,
+        raw: bool = False,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        enable_thinking: bool | None = None,
+        **sampling: float | None,
+    ) -> TextStream:
+        """Generate piece by piece, until the model ends its turn.
+
+        prompt, raw, tools: see `prompt_ids`. max_tokens: None for what the context leaves. stop: strings that end the
+        text before them. sampling: the fields of engine.sampling.Sampling (temperature, top_k, seed, ...); what is left
+        out or None is the checkpoint's own. Raises FlashMoeError for a parameter that is not valid or unknown, and
+        CapacityError where prompt and max_tokens do not fit the context.
+        """
+        if unknown := sorted(set(sampling) - set(Sampling.__dataclass_fields__)):
+            known = ", ".join(Sampling.__dataclass_fields__)
+            raise FlashMoeError(f"There is no sampling parameter {unknown[0]!r}; they are {known}.")
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if not all(isinstance(s, str) and s for s in stops):
+            raise FlashMoeError(f"stop must be strings with at least one character, not {stop!r}.")
+        variables = dict(template_variables or {})
+        if enable_thinking is not None:
+            variables["enable_thinking"] = enable_thinking
+        generation = generate(
+            self.engine,
+            self.prompt_ids(prompt, raw=raw, tools=tools, **variables),
+            Sampling.from_generation_config(self.engine.defaults, **sampling),
+            max_tokens=max_tokens,
+            stop_ids=self.tokenizer.eos_ids | frozenset(self.engine.config.eos),
+        )
+        return TextStream(generation, self.tokenizer, stops)
+
+    def generate(self, prompt: str | Messages, **options: Any) -> Answer:
+        """The whole answer at once; the options are those of `stream`."""
+        stream = self.stream(prompt, **options)
+        pieces = list(stream)
+        return Answer(
+            "".join(piece.text for piece in pieces),
+            [piece.token_id for piece in pieces if piece.token_id >= 0],
+            stream.finish_reason,
+            stream.stats,
+        )
+
+    def close(self) -> None:
+        """Stop reading and close the files."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(directory: str | Path, **settings: Any) -> TextEngine:
+    """Load a packed model; the keywords are the fields of Settings (`memory="4GiB"`, `backend="cpu"`, ...).
+
+    Raises FlashMoeError with a sentence for settings that are not valid, files that are damaged or do not belong
+    together, and memory that is too small.
+    """
+    chosen = Settings.from_keywords(**settings)
+    engine = load_engine(Path(directory), chosen)
+    try:
+        return TextEngine(Path(directory), engine)
+    except BaseException:
+        engine.close()
+        raise
