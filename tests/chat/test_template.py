@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from flashmoe.chat.sandbox import MAX_STEPS
-from flashmoe.chat.template import ChatTemplate
+from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.errors import FlashMoeError, FormatError
 
@@ -162,7 +162,7 @@ def test_among_named_templates_tool_use_serves_when_there_are_tools(tmp_path: Pa
 
 
 def test_a_checkpoint_without_a_template_is_said_to_have_none(tmp_path: Path) -> None:
-    with pytest.raises(FlashMoeError, match=r"has no chat template .*--raw"):
+    with pytest.raises(NoTemplateError, match=r"has no chat template .*--raw"):
         ChatTemplate.from_dir(directory_with(tmp_path, {"chat_template": None}))
 
 

@@ -20,6 +20,10 @@ _EXAMPLE = '{"role": "user", "content": "Hello"}'
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
+class NoTemplateError(FlashMoeError):
+    """The checkpoint has no chat template: it can complete plain text only."""
+
+
 class ChatTemplate:
     """A checkpoint's template, or its named ones: `tool_use` serves when there are tools, else `default`.
 
@@ -41,7 +45,7 @@ class ChatTemplate:
     def from_dir(cls, directory: Path | str) -> "ChatTemplate":
         """chat_template.jinja, else `chat_template` of tokenizer_config.json (a string, or a list of named ones).
 
-        FlashMoeError when there is neither, FormatError when what is there is no template.
+        NoTemplateError when there is neither, FormatError when what is there is no template.
         """
         directory = Path(directory)
         config_path = directory / "tokenizer_config.json"
@@ -55,7 +59,7 @@ class ChatTemplate:
             named = [e for e in source if isinstance(e, dict) and {"name", "template"} <= e.keys()]
             source = {e["name"]: e["template"] for e in named}
         if not source:
-            raise FlashMoeError(
+            raise NoTemplateError(
                 f"{directory} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); "
                 "give plain text to complete instead (--raw)."
             )
