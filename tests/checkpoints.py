@@ -129,7 +129,7 @@ def write_hf(
 
 
 def to_mlx(config: dict[str, Any], tensors: Tensors) -> dict[str, mx.array]:
-    """bfloat16 arrays as mlx-lm converts them: prefix, stacked experts, norms + 1, convolution [channels, kernel, 1]."""
+    """bfloat16 arrays as mlx-lm has them: prefix, stacked experts, norms + 1, convolution [channels, kernel, 1]."""
     zero_centred = {t.source for t in architecture(config).trunk if t.zero_centred}
     result: dict[str, mx.array] = {}
     for name, values in tensors.items():

@@ -26,12 +26,13 @@ _MAX_READ = 1 << 30
 @dataclass
 class Shards:
     """`tensors`: published name -> shard and place. `sizes`: bytes of each shard; `times`: when it was last changed,
-    in ns. Reads are safe from any thread."""
+    in ns. `advice`: what to do about a file that cannot be read. Reads are safe from any thread."""
 
     directory: Path
     sizes: dict[str, int]
     times: dict[str, int]
     tensors: dict[str, tuple[str, TensorInfo]]
+    advice: str = "Fetch it again."
     _descriptors: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,13 +96,13 @@ class Shards:
             while len(view):
                 got = os.preadv(descriptor, [view[:_MAX_READ]], begin)
                 if got == 0:
-                    raise FormatError(f"{self.directory / shard} is truncated: it ends at byte {begin}.")
+                    raise FormatError(f"{self.directory / shard} is truncated: it ends at byte {begin}. {self.advice}")
                 view, begin = view[got:], begin + got
         except FileNotFoundError:
-            raise FormatError(f"{self.directory / shard} is missing and still needed. Fetch it again.") from None
+            raise FormatError(f"{self.directory / shard} is missing and still needed. {self.advice}") from None
         except OSError as error:
             raise FormatError(
-                f"{self.directory / shard} cannot be read at byte {begin}: {error.strerror}. Fetch it again."
+                f"{self.directory / shard} cannot be read at byte {begin}: {error.strerror}. {self.advice}"
             ) from None
 
     def _descriptor(self, shard: str) -> int:
