@@ -5,6 +5,9 @@
 
 namespace flashmoe {
 
+void bind_weights(nanobind::module_& m);
+void bind_states(nanobind::module_& m);
+void bind_cpu(nanobind::module_& m);
 void bind_reader(nanobind::module_& m);
 void bind_quantise(nanobind::module_& m);
 

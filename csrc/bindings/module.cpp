@@ -5,6 +5,9 @@
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels and I/O of flashmoe; see _native.pyi for the signatures.";
+    flashmoe::bind_weights(m);
+    flashmoe::bind_states(m);
+    flashmoe::bind_cpu(m);
     flashmoe::bind_reader(m);
     flashmoe::bind_quantise(m);
 }

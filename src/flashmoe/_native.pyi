@@ -1,4 +1,4 @@
-"""Signatures of the native module: the reader of records and the quantiser."""
+"""Signatures of the native module: the kernels, the reader of records and the quantiser."""
 
 from collections.abc import Sequence
 
@@ -79,3 +79,164 @@ def dequantise(
     codes: NDArray[np.uint32], scales: NDArray[np.uint16], biases: NDArray[np.uint16]
 ) -> NDArray[np.float32]:
     """code * scale + bias [n, k] in float32, with one rounding (the product is exact). Releases the GIL."""
+
+class Matrix:
+    """A matrix of the trunk, looking into arrays that it keeps alive. Arrays must be C-contiguous."""
+
+    @staticmethod
+    def affine(
+        codes: NDArray[np.uint32], scales: NDArray[np.uint16], biases: NDArray[np.uint16], exact: bool
+    ) -> Matrix:
+        """codes [out, in * bits / 32], scales and biases bfloat16 bits [out, in / 64]; bits 2, 4 or 8.
+
+        exact: activations stay float32.
+        """
+
+    @staticmethod
+    def dense(values: NDArray[np.uint16] | NDArray[np.float32]) -> Matrix:
+        """[out, in]: uint16 holds bfloat16 bits. Activations stay float32."""
+
+    @property
+    def out_features(self) -> int: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def exact(self) -> bool: ...
+
+class Layout:
+    """Where the nine arrays of one expert lie in its record: name, rows, columns and offset of each."""
+
+    def __init__(self, parts: Sequence[tuple[str, int, int, int]], record_bytes: int) -> None: ...
+    @property
+    def record_bytes(self) -> int: ...
+
+class KvCache:
+    """Keys and values of one attention layer as float16 (values beyond its range become its largest)."""
+
+    def __init__(self, kv_heads: int, head_dim: int) -> None: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    def read(self, first: int, last: int, keys: NDArray[np.uint16], values: NDArray[np.uint16]) -> None:
+        """Copy tokens first .. last - 1 into keys and values, float16 bits [n, kv_heads, head_dim]."""
+
+    def append(self, keys: NDArray[np.uint16], values: NDArray[np.uint16]) -> None:
+        """Append what `read` gave."""
+
+class DeltaState:
+    """State of one GatedDeltaNet layer. Kernels of up to 16 taps."""
+
+    def __init__(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> None: ...
+    @property
+    def value_heads(self) -> int: ...
+    @property
+    def value_dim(self) -> int: ...
+    @property
+    def conv(self) -> NDArray[np.float32]:
+        """A writable view [kernel - 1, channels], oldest first."""
+
+    @property
+    def recurrent(self) -> NDArray[np.float32]:
+        """A writable view [value_heads, key_dim, value_dim]."""
+
+class Cpu:
+    """The operations of ops/interface.py, into outputs given last. Arguments that do not fit raise ValueError.
+
+    One operation runs at a time; the GIL is released meanwhile.
+    """
+
+    def __init__(self, threads: int, isa: str = "") -> None: ...
+    @staticmethod
+    def available_isas() -> list[str]:
+        """Instruction sets that run here, best first."""
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def busy_seconds(self) -> float:
+        """Wall time spent in operations of this object."""
+
+    def embed(self, table: Matrix, token_ids: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
+    def linears(
+        self, x: NDArray[np.float32], matrices: Sequence[Matrix], outs: Sequence[NDArray[np.float32]]
+    ) -> None: ...
+    def gated_mlp(
+        self, x: NDArray[np.float32], gate: Matrix, up: Matrix, down: Matrix, out: NDArray[np.float32]
+    ) -> None: ...
+    def rms_norm(
+        self, x: NDArray[np.float32], weight: NDArray[np.float32], eps: float, out: NDArray[np.float32]
+    ) -> None: ...
+    def norm_rope(
+        self,
+        x: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        eps: float,
+        cos: NDArray[np.float32],
+        sin: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def attention(
+        self,
+        q: NDArray[np.float32],
+        k: NDArray[np.float32],
+        v: NDArray[np.float32],
+        cache: KvCache,
+        scale: float,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def sigmoid_gate(self, x: NDArray[np.float32], gate: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def causal_conv_silu(
+        self, x: NDArray[np.float32], weight: NDArray[np.float32], state: DeltaState, out: NDArray[np.float32]
+    ) -> None: ...
+    def gated_delta_rule(
+        self,
+        qkv: NDArray[np.float32],
+        a: NDArray[np.float32],
+        b: NDArray[np.float32],
+        a_log: NDArray[np.float32],
+        dt_bias: NDArray[np.float32],
+        key_heads: int,
+        state: DeltaState,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def gated_rms_norm(
+        self,
+        x: NDArray[np.float32],
+        z: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        eps: float,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def route(
+        self,
+        x: NDArray[np.float32],
+        router: Matrix,
+        top_k: int,
+        renormalise: bool,
+        ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+    ) -> None: ...
+    def experts(
+        self,
+        x: NDArray[np.float32],
+        arena: NDArray[np.uint8],
+        layout: Layout,
+        slots: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        outputs: NDArray[np.int32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def combine(
+        self,
+        outputs: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        shared: NDArray[np.float32] | None,
+        shared_gate: NDArray[np.float32] | None,
+        out: NDArray[np.float32],
+    ) -> None: ...

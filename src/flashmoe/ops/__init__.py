@@ -4,11 +4,15 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.ops.interface import Ops
 
 
-def make_ops(backend: str, threads: int) -> Ops:  # noqa: ARG001
+def make_ops(backend: str, threads: int) -> Ops:
     """The backend of that name (settings.BACKENDS). Each is imported only when asked for: `reference` needs no native
     code."""
     if backend == "reference":
         from flashmoe.ops.reference import ReferenceOps
 
         return ReferenceOps()
-    raise FlashMoeError(f"This installation has no backend {backend!r}; use backend='reference'.")
+    if backend == "cpu":
+        from flashmoe.ops.cpu import CpuOps
+
+        return CpuOps(threads)
+    raise FlashMoeError(f"There is no backend {backend!r}; choose 'cpu' or 'reference'.")

@@ -1,1 +1,5 @@
-"""The native CPU backend: int8 activations against packed weights, on a pool of threads."""
+"""The operations on this machine's processor, by the native kernels (csrc/backend)."""
+
+from flashmoe.ops.cpu.operations import CpuOps
+
+__all__ = ["CpuOps"]

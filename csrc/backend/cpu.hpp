@@ -1,0 +1,120 @@
+// The operations of ops/interface.py on this machine's processor: cuts them into chunks for the pool and calls the
+// kernels. Arguments are trusted here; bindings/cpu.cpp checks them.
+//
+// Invariant: a row of a result has the same bits for any number of threads, rows and chunks. One operation runs at a
+// time (the scratch memory is shared), so callers hold `lock()`.
+#pragma once
+
+#include <algorithm>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "backend/activations.hpp"
+#include "backend/state.hpp"
+#include "kernels/dispatch.hpp"
+#include "threads/pool.hpp"
+
+namespace flashmoe {
+
+// Rows [rows, columns] of any row stride.
+struct Rows {
+    const float* data;
+    Index rows, columns, stride;
+
+    const float* row(Index r) const { return data + r * stride; }
+};
+
+// A matrix of the trunk: affine, with activations rounded to int8 unless exact, or dense.
+struct Weight {
+    AffineView affine;
+    DenseView dense;
+    bool is_dense = false, exact = false;
+
+    bool int8() const { return !is_dense && !exact; }
+    Index out() const { return is_dense ? dense.out : affine.out; }
+    Index in() const { return is_dense ? dense.in : affine.in; }
+    Index row_bytes() const;
+};
+
+struct Mlp {
+    AffineView gate, up, down;
+};
+
+// Where the arrays of one expert lie in its record.
+struct Layout {
+    struct Part {
+        Index codes, scales, biases, out, in;
+        int bits;
+        AffineView view(const std::uint8_t* record) const;
+    };
+    Part gate, up, down;
+    Index record_bytes;
+
+    Mlp at(const std::uint8_t* record) const { return {gate.view(record), up.view(record), down.view(record)}; }
+};
+
+// One MLP and the entries [begin, end) that it computes.
+struct MlpWork {
+    Mlp weights;
+    Index begin, end;
+};
+
+class Cpu {
+public:
+    Cpu(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads) {}
+
+    const Kernels& kernels() const { return kernels_; }
+    Pool& pool() { return pool_; }
+    std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
+
+    // outs[m] is [rows, weights[m].out], contiguous; so are the other outputs.
+    void linears(const Rows& x, std::span<const Weight* const> weights, std::span<float* const> outs);
+    void gated_mlp(const Rows& x, const Weight& gate, const Weight& up, const Weight& down, float* out);
+    // Entry j multiplies row rows[j] of x into outs[j].
+    void mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t* rows, std::span<float* const> outs);
+    void embed(const Weight& table, std::span<const std::int32_t> ids, float* out);
+    void route(const Rows& x, const Weight& router, Index top_k, bool renormalise, std::int32_t* ids, float* weights);
+
+    void rms_norm(const Heads& x, const float* weight, float eps, float* out);
+    void norm_rope(const Heads& x, const float* weight, float eps, const Rows& cos, const Rows& sin, float* out);
+    void gated_rms_norm(const Heads& x, const Heads& z, const float* weight, float eps, float* out);
+    void sigmoid_gate(const Heads& x, const Heads& gate, float* out);
+    void combine(const Heads& outputs, const Rows& weights, const Rows* shared, const Rows* shared_gate, float* out);
+
+    void attention(const Heads& q, const Heads& k, const Heads& v, KvCache& cache, float scale, float* out);
+    void causal_conv_silu(const Rows& x, const float* weight, DeltaState& state, float* out);
+    void gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const float* a_log, const float* dt_bias,
+                          Index key_heads, DeltaState& state, float* out);
+
+private:
+    void quantise(const Rows& x, Widths widths);
+    // `floats` floats of scratch for each worker.
+    float* scratch(Index floats);
+    // Calls body(row) for n rows that cost about `work` multiplications each.
+    template <class Body>
+    void for_rows(Index n, Index work, const Body& body);
+    void mlp_hidden(const MlpWork& work, Index group, const std::int32_t* rows, float* scratch);
+
+    const Kernels& kernels_;
+    Pool pool_;
+    std::mutex mutex_;
+    Activations inputs_, hidden_;
+    AlignedArray<float> scratch_, values_, more_values_;
+    std::vector<QuantisedRow> quantised_rows_;
+    std::vector<FloatRow> float_rows_;
+};
+
+// Small pieces of work are not worth waking a thread for: about 2 us.
+constexpr Index kChunkWork = 16384;
+
+template <class Body>
+void Cpu::for_rows(Index n, Index work, const Body& body) {
+    const Index chunk_rows = std::max<Index>(1, kChunkWork / std::max<Index>(1, work));
+    pool_.run(static_cast<std::uint32_t>(ceil_div(n, chunk_rows)), [&](std::uint32_t chunk, int) {
+        const Index last = std::min<Index>(n, (chunk + 1) * chunk_rows);
+        for (Index r = chunk * chunk_rows; r < last; ++r) body(r);
+    });
+}
+
+}  // namespace flashmoe

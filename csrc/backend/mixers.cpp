@@ -1,0 +1,131 @@
+// Attention, GatedDeltaNet and the row operations around them.
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu.hpp"
+
+namespace flashmoe {
+
+void Cpu::rms_norm(const Heads& x, const float* weight, float eps, float* out) {
+    for_rows(x.tokens * x.heads, x.dim, [&](Index r) {
+        kernels_.rms_norm(x.at(r / x.heads, r % x.heads), weight, eps, x.dim, out + r * x.dim);
+    });
+}
+
+void Cpu::norm_rope(const Heads& x, const float* weight, float eps, const Rows& cos, const Rows& sin, float* out) {
+    for_rows(x.tokens * x.heads, 2 * x.dim, [&](Index r) {
+        const Index t = r / x.heads;
+        kernels_.norm_rope(x.at(t, r % x.heads), weight, eps, x.dim, cos.row(t), sin.row(t), cos.columns,
+                           out + r * x.dim);
+    });
+}
+
+void Cpu::gated_rms_norm(const Heads& x, const Heads& z, const float* weight, float eps, float* out) {
+    for_rows(x.tokens * x.heads, 8 * x.dim, [&](Index r) {
+        const Index t = r / x.heads, h = r % x.heads;
+        kernels_.gated_rms_norm(x.at(t, h), z.at(t, h), weight, eps, x.dim, out + r * x.dim);
+    });
+}
+
+void Cpu::sigmoid_gate(const Heads& x, const Heads& gate, float* out) {
+    for_rows(x.tokens * x.heads, 8 * x.dim, [&](Index r) {
+        const Index t = r / x.heads, h = r % x.heads;
+        kernels_.sigmoid_gate(x.at(t, h), gate.at(t, h), x.dim, out + r * x.dim);
+    });
+}
+
+void Cpu::combine(const Heads& outputs, const Rows& weights, const Rows* shared, const Rows* shared_gate, float* out) {
+    for_rows(outputs.tokens, outputs.heads * outputs.dim, [&](Index t) {
+        kernels_.combine(outputs.at(t, 0), weights.row(t), outputs.heads, shared ? shared->row(t) : nullptr,
+                         shared_gate ? *shared_gate->row(t) : 0.0f, outputs.dim, out + t * outputs.dim);
+    });
+}
+
+void Cpu::attention(const Heads& q, const Heads& k, const Heads& v, KvCache& cache, float scale, float* out) {
+    const Index before = cache.length();
+    cache.append(kernels_, pool_, k, v);
+    const Index shared = q.heads / k.heads;  // query heads of one key/value head
+    const Index tiles = ceil_div(shared, kTile);
+    const Index floats = kTile * (cache.padded_dim() + cache.dim());
+    float* workers = scratch(floats);
+    pool_.run(static_cast<std::uint32_t>(q.tokens * k.heads * tiles), [&](std::uint32_t chunk, int worker) {
+        const Index tile = chunk % tiles, kv = chunk / tiles % k.heads, t = chunk / tiles / k.heads;
+        const Index first = kv * shared + tile * kTile;
+        AttentionWork work{};
+        work.heads = std::min(kTile, (kv + 1) * shared - first);
+        for (Index h = 0; h < work.heads; ++h) {
+            work.q[h] = q.at(t, first + h);
+            work.out[h] = out + (t * q.heads + first + h) * q.dim;
+        }
+        work.blocks = cache.blocks();
+        work.keys_offset = cache.keys_offset(kv);
+        work.values_offset = cache.values_offset(kv);
+        work.length = before + t + 1;
+        work.head_dim = cache.dim();
+        work.padded_dim = cache.padded_dim();
+        work.scale = scale;
+        work.scratch = workers + worker * floats;
+        kernels_.attend(work);
+    });
+}
+
+void Cpu::causal_conv_silu(const Rows& x, const float* weight, DeltaState& state, float* out) {
+    const Index channels = x.columns;
+    const Index chunk_channels = round_up(std::max<Index>(64, kChunkWork / std::max<Index>(1, 8 * x.rows)), 16);
+    pool_.run(static_cast<std::uint32_t>(ceil_div(channels, chunk_channels)), [&](std::uint32_t chunk, int) {
+        const Index c = chunk * chunk_channels;
+        ConvWork work{};
+        work.x = x.data + c;
+        work.x_stride = x.stride;
+        work.weight = weight + c * state.kernel;
+        work.state = state.conv.data() + c;
+        work.state_stride = channels;
+        work.out = out + c;
+        work.out_stride = channels;
+        work.tokens = x.rows;
+        work.channels = std::min(chunk_channels, channels - c);
+        work.kernel = state.kernel;
+        kernels_.conv(work);
+    });
+}
+
+void Cpu::gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const float* a_log, const float* dt_bias,
+                           Index key_heads, DeltaState& state, float* out) {
+    const Index heads = state.value_heads, key_dim = state.key_dim, value_dim = state.value_dim;
+    float* decay = values_.reserve(2 * qkv.rows * heads);
+    float* beta = decay + qkv.rows * heads;
+    for_rows(qkv.rows, heads * 64, [&](Index t) {
+        for (Index h = 0; h < heads; ++h) {
+            const double step = static_cast<double>(a.row(t)[h]) + dt_bias[h];
+            const double softplus = step > 20 ? step : std::log1p(std::exp(step));
+            decay[t * heads + h] = static_cast<float>(std::exp(-std::exp(static_cast<double>(a_log[h])) * softplus));
+            beta[t * heads + h] = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(b.row(t)[h]))));
+        }
+    });
+    const Index parts = ceil_div(value_dim, kDeltaColumns);
+    const Index floats = round_up(key_dim * kDeltaColumns + 2 * key_dim, 16);
+    float* workers = scratch(floats);
+    pool_.run(static_cast<std::uint32_t>(heads * parts), [&](std::uint32_t chunk, int worker) {
+        const Index h = chunk / parts, column = chunk % parts * kDeltaColumns;
+        const Index key_head = h / (heads / key_heads);
+        DeltaWork work{};
+        work.q = qkv.data + key_head * key_dim;
+        work.k = work.q + key_heads * key_dim;
+        work.v = qkv.data + 2 * key_heads * key_dim + h * value_dim + column;
+        work.token_stride = qkv.stride;
+        work.decay = decay + h;
+        work.beta = beta + h;
+        work.gate_stride = heads;
+        work.state = state.recurrent.data() + h * key_dim * value_dim + column;
+        work.state_stride = value_dim;
+        work.out = out + h * value_dim + column;
+        work.out_stride = heads * value_dim;
+        work.tokens = qkv.rows;
+        work.key_dim = key_dim;
+        work.columns = std::min(kDeltaColumns, value_dim - column);
+        work.scratch = workers + worker * floats;
+        kernels_.delta(work);
+    });
+}
+
+}  // namespace flashmoe

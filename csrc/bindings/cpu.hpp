@@ -1,0 +1,29 @@
+// The object behind Python's Cpu.
+#pragma once
+
+#include <chrono>
+
+#include "bindings/handles.hpp"
+
+namespace flashmoe::bindings {
+
+struct CpuHandle {
+    Cpu cpu;
+    double busy_seconds = 0;
+
+    CpuHandle(int threads, const Kernels& kernels) : cpu(threads, kernels) {}
+
+    // Runs an operation without the GIL, one at a time.
+    template <class Operation>
+    void run(const Operation& operation) {
+        const nb::gil_scoped_release released;
+        const auto lock = cpu.lock();
+        const auto begin = std::chrono::steady_clock::now();
+        operation(cpu);
+        busy_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    }
+};
+
+void bind_mixers(nb::class_<CpuHandle>& cpu);
+
+}  // namespace flashmoe::bindings

@@ -1,0 +1,16 @@
+// What Python holds of the CPU backend: weights that keep the arrays they look into, and states.
+#pragma once
+
+#include <memory>
+
+#include "backend/state.hpp"
+#include "bindings/arrays.hpp"
+
+namespace flashmoe::bindings {
+
+struct Matrix {
+    Weight weight;
+    nb::object owners;  // keeps the bytes that `weight` points to
+};
+
+}  // namespace flashmoe::bindings

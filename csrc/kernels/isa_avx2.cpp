@@ -1,0 +1,11 @@
+#include "simd/avx2.hpp"
+#include "simd/math.hpp"
+// The lanes come first: the kernels are written against them.
+#include "kernels/make_table.hpp"
+
+namespace flashmoe {
+
+// constinit: no start-up code of this instruction set may run unasked.
+extern constinit const Kernels kernels_avx2 = FLASHMOE_ISA::make_table("avx2");
+
+}  // namespace flashmoe

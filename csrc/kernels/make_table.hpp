@@ -1,0 +1,37 @@
+// Collects the kernels compiled for one instruction set. Include last; isa_*.cpp do, each with flags of its own.
+#pragma once
+
+#include "kernels/attention.hpp"
+#include "kernels/delta.hpp"
+#include "kernels/exact.hpp"
+#include "kernels/matvec.hpp"
+#include "kernels/rows.hpp"
+#include "kernels/table.hpp"
+
+namespace flashmoe::FLASHMOE_ISA {
+
+constexpr Kernels make_table(const char* name) {
+    return {
+        .name = name,
+        .quantise_row = quantise_row,
+        .affine_rows = affine_rows,
+        .exact_affine_rows = exact_affine_rows,
+        .dense_rows = dense_rows,
+        .embed_affine = embed_affine,
+        .embed_dense = embed_dense,
+        .rms_norm = rms_norm,
+        .norm_rope = norm_rope,
+        .gated_rms_norm = gated_rms_norm,
+        .sigmoid_gate = sigmoid_gate,
+        .silu_mul = silu_mul,
+        .softmax = softmax,
+        .combine = combine,
+        .to_f16 = to_f16,
+        .from_f16 = from_f16,
+        .attend = attend,
+        .conv = conv,
+        .delta = delta,
+    };
+}
+
+}  // namespace flashmoe::FLASHMOE_ISA

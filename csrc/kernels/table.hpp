@@ -1,0 +1,42 @@
+// The kernels of one instruction set.
+//
+// All tables compute the same bits: every kernel is written once over 16 lanes (simd/portable.hpp) with the order of
+// its sums fixed by shape. A row of a result depends on that row's inputs alone.
+#pragma once
+
+#include "kernels/types.hpp"
+
+namespace flashmoe {
+
+struct Kernels {
+    const char* name;
+
+    // codes [k], scales and sums [k / 64]: scale = max|x| / 127 a group, code = x / scale rounded half to even.
+    void (*quantise_row)(const float* x, Index k, std::int8_t* codes, float* scales, float* sums);
+
+    // rows[t].out[n] = dot(row n of w, rows[t]) for n in [first, last).
+    void (*affine_rows)(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count);
+    void (*exact_affine_rows)(const AffineView& w, Index first, Index last, const FloatRow* rows, Index count);
+    void (*dense_rows)(const DenseView& w, Index first, Index last, const FloatRow* rows, Index count);
+    void (*embed_affine)(const AffineView& w, Index row, float* out);
+    void (*embed_dense)(const DenseView& w, Index row, float* out);
+
+    void (*rms_norm)(const float* x, const float* weight, float eps, Index n, float* out);
+    void (*norm_rope)(const float* x, const float* weight, float eps, Index n, const float* cos, const float* sin,
+                      Index half, float* out);
+    void (*gated_rms_norm)(const float* x, const float* z, const float* weight, float eps, Index n, float* out);
+    void (*sigmoid_gate)(const float* x, const float* gate, Index n, float* out);
+    void (*silu_mul)(const float* gate, const float* up, Index n, float* out);
+    void (*softmax)(float* x, Index n);
+    // out = sum over ranks of weights[r] * outputs[r * n ...], then + sigmoid(gate) * shared unless shared is null.
+    void (*combine)(const float* outputs, const float* weights, Index ranks, const float* shared, float gate, Index n,
+                    float* out);
+
+    void (*to_f16)(const float* x, Index n, std::uint16_t* out);  // beyond the range: its largest value
+    void (*from_f16)(const std::uint16_t* x, Index n, float* out);
+    void (*attend)(const AttentionWork& work);
+    void (*conv)(const ConvWork& work);
+    void (*delta)(const DeltaWork& work);
+};
+
+}  // namespace flashmoe

@@ -1,0 +1,88 @@
+// What a kernel is given: plain pointers into memory that others own. Shared by all instruction sets.
+#pragma once
+
+#include <cstdint>
+
+namespace flashmoe {
+
+using Index = std::int64_t;
+
+constexpr Index kGroup = 64;         // columns that share a scale and a bias (MLX affine)
+constexpr Index kBlockTokens = 64;   // tokens of one block of a key/value cache; part of the order of its sums
+constexpr Index kDeltaColumns = 64;  // columns of a GatedDeltaNet state that one chunk of work owns
+constexpr Index kTile = 4;           // activation rows that share one unpacking of a weight
+
+// W[out, in] = code * scale + bias; rows of codes follow each other, `in` is a multiple of 64, bits is 2, 4 or 8.
+struct AffineView {
+    const std::uint8_t* codes = nullptr;
+    const std::uint16_t* scales = nullptr;  // bfloat16 [out, in / 64]
+    const std::uint16_t* biases = nullptr;
+    Index out = 0, in = 0;
+    int bits = 4;
+
+    // Inlined always: an out-of-line copy compiled for AVX-512 could be linked into the baseline.
+    [[gnu::always_inline]] Index groups() const { return in / kGroup; }
+    [[gnu::always_inline]] Index row_bytes() const { return in * bits / 8; }
+};
+
+// W[out, in] as bfloat16 bits or as float32.
+struct DenseView {
+    const void* values = nullptr;
+    Index out = 0, in = 0;
+    bool bf16 = false;
+};
+
+// One row of activations as int8, split into the order in which a `bits`-bit vector of weights meets it, and zero up
+// to a whole number of vectors; scales and sums (scale * sum of the group's codes) are zero up to 16 groups.
+struct QuantisedRow {
+    const std::int8_t* codes;
+    const float* scales;
+    const float* sums;
+    float* out;  // element n receives the product with row n of the matrix
+};
+
+struct FloatRow {
+    const float* x;
+    float* out;
+};
+
+// Up to kTile query heads of one token that read the same key/value head.
+struct AttentionWork {
+    const float* q[kTile];
+    float* out[kTile];
+    Index heads;                         // how many of them
+    const std::uint16_t* const* blocks;  // float16: keys [head_dim, kBlockTokens], then values [kBlockTokens, padded]
+    Index keys_offset, values_offset;    // where this head's keys and values begin in a block
+    Index length;                        // keys this query sees
+    Index head_dim, padded_dim;          // padded to 16
+    float scale;
+    float* scratch;                      // kTile * (padded_dim + head_dim)
+};
+
+// Up to kDeltaColumns columns of one value head over all tokens of a chunk.
+struct DeltaWork {
+    const float *q, *k, *v;      // of the first token; v at the first of these columns
+    Index token_stride;          // of q, k and v
+    const float *decay, *beta;   // of the first token
+    Index gate_stride;
+    float* state;                // [key_dim, .] at the first of these columns
+    Index state_stride;
+    float* out;                  // of the first token, at the first of these columns
+    Index out_stride;
+    Index tokens, key_dim, columns;
+    float* scratch;              // key_dim * kDeltaColumns + 2 * key_dim
+};
+
+// A depthwise causal convolution of some channels; row t of x is x + t * x_stride.
+struct ConvWork {
+    const float* x;
+    Index x_stride;
+    const float* weight;  // [channels, kernel]
+    float* state;         // [kernel - 1, .], oldest first
+    Index state_stride;
+    float* out;
+    Index out_stride;
+    Index tokens, channels, kernel;
+};
+
+}  // namespace flashmoe

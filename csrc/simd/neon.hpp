@@ -1,0 +1,164 @@
+// Sixteen float lanes and the byte dot product on Arm NEON with the dotprod extension. portable.hpp says what each
+// means.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#define FLASHMOE_ISA neon
+
+namespace flashmoe::neon {
+
+struct F { float32x4_t v[4]; };
+struct I { int32x4_t v[4]; };
+struct B { uint8x16_t v[4]; };
+
+template <class Op>
+inline F quarters(const Op& op) { return {{op(0), op(1), op(2), op(3)}}; }
+template <class Op>
+inline I quarters_i(const Op& op) { return {{op(0), op(1), op(2), op(3)}}; }
+template <class Op>
+inline B quarters_b(const Op& op) { return {{op(0), op(1), op(2), op(3)}}; }
+
+inline F zero() { return quarters([](int) { return vdupq_n_f32(0); }); }
+inline F set1(float x) { return quarters([=](int) { return vdupq_n_f32(x); }); }
+inline F load(const float* p) { return quarters([=](int i) { return vld1q_f32(p + 4 * i); }); }
+inline F load_n(const float* p, int n) {
+    float t[16] = {};
+    __builtin_memcpy(t, p, static_cast<unsigned>(n) * 4);
+    return load(t);
+}
+inline F load_bf16(const std::uint16_t* p) {
+    return quarters([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+}
+inline F load_bf16_n(const std::uint16_t* p, int n) {
+    std::uint16_t t[16] = {};
+    __builtin_memcpy(t, p, static_cast<unsigned>(n) * 2);
+    return load_bf16(t);
+}
+inline F load_f16(const std::uint16_t* p) {
+    return quarters([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+}
+inline void store(float* p, const F& x) {
+    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.v[i]);
+}
+inline void store_n(float* p, const F& x, int n) {
+    float t[16];
+    store(t, x);
+    __builtin_memcpy(p, t, static_cast<unsigned>(n) * 4);
+}
+inline void store_f16(std::uint16_t* p, const F& x) {
+    for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i])));
+}
+
+inline F add(const F& a, const F& b) { return quarters([&](int i) { return vaddq_f32(a.v[i], b.v[i]); }); }
+inline F sub(const F& a, const F& b) { return quarters([&](int i) { return vsubq_f32(a.v[i], b.v[i]); }); }
+inline F mul(const F& a, const F& b) { return quarters([&](int i) { return vmulq_f32(a.v[i], b.v[i]); }); }
+inline F div(const F& a, const F& b) { return quarters([&](int i) { return vdivq_f32(a.v[i], b.v[i]); }); }
+inline F fma(const F& a, const F& b, const F& c) {
+    return quarters([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
+}
+inline F sqrt(const F& a) { return quarters([&](int i) { return vsqrtq_f32(a.v[i]); }); }
+// Not vmaxq: it would spread a NaN of the first argument, which x86 does not.
+inline float32x4_t greater(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+inline F max(const F& a, const F& b) { return quarters([&](int i) { return greater(a.v[i], b.v[i]); }); }
+inline F min(const F& a, const F& b) {
+    return quarters([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+
+inline I zero_i() { return quarters_i([](int) { return vdupq_n_s32(0); }); }
+inline I set1_i(std::int32_t x) { return quarters_i([=](int) { return vdupq_n_s32(x); }); }
+inline I bits(const F& a) { return quarters_i([&](int i) { return vreinterpretq_s32_f32(a.v[i]); }); }
+inline F from_bits(const I& a) { return quarters([&](int i) { return vreinterpretq_f32_s32(a.v[i]); }); }
+inline F to_float(const I& a) { return quarters([&](int i) { return vcvtq_f32_s32(a.v[i]); }); }
+inline I add(const I& a, const I& b) { return quarters_i([&](int i) { return vaddq_s32(a.v[i], b.v[i]); }); }
+inline I sub(const I& a, const I& b) { return quarters_i([&](int i) { return vsubq_s32(a.v[i], b.v[i]); }); }
+inline I both(const I& a, const I& b) { return quarters_i([&](int i) { return vandq_s32(a.v[i], b.v[i]); }); }
+inline I max(const I& a, const I& b) { return quarters_i([&](int i) { return vmaxq_s32(a.v[i], b.v[i]); }); }
+inline I min(const I& a, const I& b) { return quarters_i([&](int i) { return vminq_s32(a.v[i], b.v[i]); }); }
+template <int Bits>
+inline I shift_left(const I& a) { return quarters_i([&](int i) { return vshlq_n_s32(a.v[i], Bits); }); }
+inline void store_i8(std::int8_t* p, const I& a) {
+    const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
+    const int16x8_t high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+
+inline float sum(const F& x) {
+    const float32x4_t b = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
+    const float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
+}
+inline float max_lane(const F& x) {
+    const float32x4_t b = greater(greater(x.v[0], x.v[2]), greater(x.v[1], x.v[3]));
+    float t[4];
+    vst1q_f32(t, b);
+    const float even = t[0] > t[2] ? t[0] : t[2], odd = t[1] > t[3] ? t[1] : t[3];
+    return even > odd ? even : odd;
+}
+inline std::int32_t sum(const I& x) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(x.v[0], x.v[2]), vaddq_s32(x.v[1], x.v[3])));
+}
+inline std::int32_t max_lane(const I& x) {
+    return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.v[0], x.v[2]), vmaxq_s32(x.v[1], x.v[3])));
+}
+
+inline B load_bytes(const void* p) {
+    const auto* bytes = static_cast<const std::uint8_t*>(p);
+    return quarters_b([=](int i) { return vld1q_u8(bytes + 16 * i); });
+}
+inline B load_bytes_n(const void* p, int n) {
+    std::uint8_t t[64] = {};
+    __builtin_memcpy(t, p, static_cast<unsigned>(n < 64 ? n : 64));
+    return load_bytes(t);
+}
+template <int Bits, int J>
+inline B field(const B& x) {
+    if constexpr (Bits == 8) return x;
+    else if constexpr (J == 0) return quarters_b([&](int i) { return vandq_u8(x.v[i], vdupq_n_u8((1 << Bits) - 1)); });
+    else return quarters_b([&](int i) { return vandq_u8(vshrq_n_u8(x.v[i], Bits * J), vdupq_n_u8((1 << Bits) - 1)); });
+}
+// sdot wants signed codes: 8-bit ones are taken 128 lower and 128 * sum(x) is added, exact in integers.
+template <int Bits>
+inline I dot(const I& sum, const B& codes, const B& x) {
+    return quarters_i([&](int i) {
+        const int8x16_t values = vreinterpretq_s8_u8(x.v[i]);
+        if constexpr (Bits < 8) {
+            return vdotq_s32(sum.v[i], vreinterpretq_s8_u8(codes.v[i]), values);
+        } else {
+            const int8x16_t lowered = vreinterpretq_s8_u8(veorq_u8(codes.v[i], vdupq_n_u8(128)));
+            const int32x4_t total = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(1), values);
+            return vaddq_s32(vdotq_s32(sum.v[i], lowered, values), vshlq_n_s32(total, 7));
+        }
+    });
+}
+
+template <int Bits>
+inline float32x4_t load_codes_quarter(const std::uint8_t* p, int first) {
+    std::uint32_t word = 0;
+    __builtin_memcpy(&word, p + first * Bits / 8, Bits < 4 ? 1 : Bits / 2);
+    const std::int32_t shifts[4] = {0, -Bits, -2 * Bits, -3 * Bits};
+    const uint32x4_t codes = vshlq_u32(vdupq_n_u32(word), vld1q_s32(shifts));
+    return vcvtq_f32_u32(vandq_u32(codes, vdupq_n_u32((1 << Bits) - 1)));
+}
+template <int Bits>
+inline F load_codes(const std::uint8_t* p) {
+    return quarters([=](int i) { return load_codes_quarter<Bits>(p, 4 * i); });
+}
+
+template <int Groups>
+class Spread {
+public:
+    Spread() = default;
+    explicit Spread(const F& values) { store(values_, values); }
+    F at(int v) const {
+        const float* x = values_ + v * Groups;
+        return quarters([=](int i) { return vdupq_n_f32(x[i * Groups / 4]); });
+    }
+
+private:
+    float values_[16];
+};
+
+}  // namespace flashmoe::neon
