@@ -11,14 +11,19 @@ Report = Callable[[int, int], None]
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
-    """`report(done, total)` in bytes, and `say(sentence)` to print above the bar. The first report is the start: what
-    it counts as done (by an earlier run) has no part in the speed."""
+    """`report(done, total)` in bytes, and `say(sentence)` to print above the bar. The first report is the start: no
+    bar is shown before it, and what it counts as done (by an earlier run) has no part in the speed."""
     console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
-        task = bar.add_task(what, total=None)
+    bar = Progress(*columns, console=console, speed_estimate_period=60)
+    task = bar.add_task(what, total=None)
 
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
 
-        yield report, lambda sentence: bar.console.print(sentence, highlight=False, markup=False)
+    try:
+        yield report, lambda sentence: console.print(sentence, highlight=False, markup=False)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
