@@ -20,8 +20,8 @@ say "2. Pack it: experts to 4 bits, one contiguous record each, so that one read
 rm -rf "$dir/model"
 show flashmoe pack "$dir/checkpoint" "$dir/model"
 
-say "3. Generate, with room for a fraction of the experts: the rest is read from disk as words ask for it"
+say "3. Generate, in a quarter of the memory the model takes: experts are read from disk as words ask for them"
 echo "The weights are random, so the words are too: what you see is the engine at work, not a model that knows anything."
-show flashmoe run "$dir/model" -p "Why do lighthouse keepers count ships?" --max-tokens 64 --memory 24MB --seed 1 --stats
+show flashmoe run "$dir/model" -p "Why do lighthouse keepers count ships?" --max-tokens 64 --memory 8MB --seed 1 --stats
 
 say "Done. The same with a real model: flashmoe pack CHECKPOINT OUT, then flashmoe run OUT -p '...'"

@@ -72,8 +72,9 @@ def make_tokenizer() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def write_text_files(directory: Path) -> int:
-    """Tokenizer, template and configuration; returns the model's vocabulary, padded as published ones are."""
+def write_text_files(directory: Path) -> tuple[int, range]:
+    """Tokenizer, template and configuration; returns the model's vocabulary, padded as published ones are, and the ids
+    of its ordinary words: after the 256 single bytes, before the special tokens."""
     tokenizer = make_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
     shutil.copyfile(TEMPLATE, directory / "chat_template.jinja")
@@ -125,7 +126,7 @@ def write_text_files(directory: Path) -> int:
     }
     for name, document in documents.items():
         (directory / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return vocab
+    return vocab, range(256, tokenizer.get_vocab_size(with_added_tokens=False))
 
 
 def layer_type(layer: int) -> str:
@@ -167,9 +168,10 @@ def shapes(vocab: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "lm_head.weight", (vocab, HIDDEN)
 
 
-def values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArray[ml_dtypes.bfloat16]:
+def values(rng: np.random.Generator, name: str, shape: tuple[int, ...], words: range) -> NDArray[ml_dtypes.bfloat16]:
     """Random weights of sane scale. What writes to the residual stream is small, so that quantising does not change
-    everything; the output layer is sharp, so that sampling has favourites."""
+    everything; the output layer is sharp, so that sampling has favourites, and zero but for words, so that what comes
+    out can be looked at."""
     if name.endswith("A_log"):
         return np.log(rng.uniform(1, 16, shape)).astype(ml_dtypes.bfloat16)
     if name.endswith("linear_attn.norm.weight"):
@@ -177,7 +179,9 @@ def values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArr
     if name.endswith(("norm.weight", "dt_bias")):
         return (rng.standard_normal(shape, np.float32) * 0.05).astype(ml_dtypes.bfloat16)
     gain = 0.25 if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj", "down_proj.weight")) else 1.0
-    gain = 3.0 if name == "lm_head.weight" else gain
+    if name == "lm_head.weight":
+        rows = np.isin(np.arange(shape[0]), words)[:, None]
+        return (rng.standard_normal(shape, np.float32) * rows * (3 / math.sqrt(shape[-1]))).astype(ml_dtypes.bfloat16)
     return (rng.standard_normal(shape, np.float32) * (gain / math.sqrt(shape[-1]))).astype(ml_dtypes.bfloat16)
 
 
@@ -197,7 +201,7 @@ def write_shard(path: Path, tensors: dict[str, NDArray[ml_dtypes.bfloat16]]) -> 
 def make(directory: Path, seed: int = 7) -> int:
     """Write the whole checkpoint; returns its size in bytes. The index comes last, so a half-written one is seen."""
     directory.mkdir(parents=True, exist_ok=True)
-    vocab = write_text_files(directory)
+    vocab, words = write_text_files(directory)
     rng = np.random.default_rng(seed)
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     size = 0
@@ -211,7 +215,7 @@ def make(directory: Path, seed: int = 7) -> int:
     weight_map, total = {}, 0
     for i, shard in enumerate(shards, 1):
         file = f"model-{i:05}-of-{len(shards):05}.safetensors"
-        tensors = {name: values(rng, name, shape) for name, shape in shard}
+        tensors = {name: values(rng, name, shape, words) for name, shape in shard}
         write_shard(directory / file, tensors)
         weight_map |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
