@@ -1,0 +1,24 @@
+"""`flashmoe verify DIR`."""
+
+from pathlib import Path
+
+import click
+
+from flashmoe.cli.progress import progress_bar
+from flashmoe.errors import FormatError
+from flashmoe.pack.verify import verify
+from flashmoe.settings import format_bytes
+
+
+@click.command("verify")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+def command(directory: Path) -> None:
+    """Check every byte of the packed model DIR against its checksums, and name what is wrong."""
+    with progress_bar("Verifying") as (report, _):
+        manifest, problems = verify(directory, report)
+    for problem in problems:
+        click.echo(str(problem))
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise FormatError(f"{directory} has {count}. Remove the files named above and pack the model again.")
+    click.echo(f"{directory} is whole: {format_bytes(manifest.trunk.bytes + manifest.expert_bytes)} checked.")

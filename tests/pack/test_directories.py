@@ -1,0 +1,187 @@
+"""Where a pack may write and what it may delete, and what happens when it cannot go on."""
+
+import fcntl
+import os
+import resource
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from checkpoints import CONFIGS, random_weights, sized, write_hf
+from flashmoe.errors import CapacityError, FlashMoeError
+from flashmoe.files.atomic import partial_path
+from flashmoe.files.safetensors import read_header
+from flashmoe.pack.packer import Reports, pack
+from flashmoe.pack.recipe import Recipe
+
+CONFIG = sized("qwen3_moe", num_hidden_layers=2)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_hf(tmp_path / "hf", CONFIG, random_weights(CONFIG), shards=3)
+
+
+def names(directory):
+    return sorted(p.name for p in directory.iterdir())
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path, source):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(FlashMoeError, match="not empty: it holds 'mine'"):
+        pack(source, tmp_path / "out", Recipe())
+    assert names(tmp_path / "out") == ["mine"]
+
+
+def test_a_finished_pack_is_left_alone(tmp_path, source):
+    pack(source, tmp_path / "out", Recipe())
+    with pytest.raises(FlashMoeError, match="already holds a packed model"):
+        pack(source, tmp_path / "out", Recipe())
+
+
+def test_a_file_in_place_of_a_directory_is_a_sentence(tmp_path, source):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(FlashMoeError, match="cannot be written"):
+        pack(source, tmp_path / "out", Recipe())
+
+
+def test_two_packs_into_one_directory_are_refused(tmp_path, source):
+    (tmp_path / "out").mkdir()
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(FlashMoeError, match="Another process is writing"):
+            pack(source, tmp_path / "out", Recipe())
+    finally:
+        os.close(descriptor)
+    pack(source, tmp_path / "out", Recipe())
+
+
+def test_an_unpackable_source_leaves_no_directory(tmp_path, source):
+    (source / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(FlashMoeError, match="'gpt2' is not supported"):
+        pack(source, tmp_path / "out", Recipe())
+    assert not (tmp_path / "out").exists()
+
+
+def test_delete_source_removes_the_shards_alone(tmp_path, source):
+    (source / "notes.txt").write_text("mine")
+    (source / "other.safetensors").write_text("mine, too")
+    kept = {"config.json", "tokenizer.json", "model.safetensors.index.json", "notes.txt", "other.safetensors"}
+    pack(source, tmp_path / "out", Recipe(), delete_source=True)
+    assert set(names(source)) == kept
+
+
+def test_delete_source_frees_a_shard_as_soon_as_it_is_packed(tmp_path, source):
+    fewest: list[int] = []
+    reports = Reports(progress=lambda _done, _total: fewest.append(len(list(source.glob("*.safetensors")))))
+    pack(source, tmp_path / "out", Recipe(), delete_source=True, reports=reports)
+    assert fewest[0] == 3
+    assert fewest[-1] < 3
+
+
+def test_delete_source_refuses_links(tmp_path, source):
+    """The Hugging Face cache holds links: deleting them would free nothing, deleting their targets harm others."""
+    blob = tmp_path / "blob"
+    shard = sorted(source.glob("*.safetensors"))[1]
+    shard.rename(blob)
+    shard.symlink_to(blob)
+    with pytest.raises(FlashMoeError, match="is a link to a file elsewhere"):
+        pack(source, tmp_path / "out", Recipe(), delete_source=True)
+    assert blob.exists()
+    assert len(list(source.glob("*.safetensors"))) == 3
+    pack(source, tmp_path / "out", Recipe())
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path, source, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    with pytest.raises(CapacityError, match=r"needs \S+ MB more, and 1\.00 MB are free.*--delete-source"):
+        pack(source, tmp_path / "out", Recipe())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_cannot_grow_leaves_no_half_and_the_pack_goes_on_later(tmp_path, source):
+    pack(source, tmp_path / "whole", Recipe())
+    trunk = (tmp_path / "whole" / "trunk.safetensors").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (trunk - 1, before[1]))
+        with pytest.raises(CapacityError, match=r"trunk\.safetensors is larger than"):
+            pack(source, tmp_path / "out", Recipe())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "out").rglob("*.safetensors")) + list((tmp_path / "out").rglob("*.partial"))
+    pack(source, tmp_path / "out", Recipe())
+    for name in ("trunk.safetensors", "flashmoe.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_a_sentence_and_the_pack_goes_on_later(tmp_path, source):
+    """/dev/full stands for the disk: the temporary name of a layer leads to it once the trunk is written."""
+    pack(source, tmp_path / "whole", Recipe())
+    out = tmp_path / "out"
+    temporary = partial_path(out / "experts" / "layer-000.safetensors")
+
+    def fill_the_disk(_done, _total):
+        if not (out / "trunk.safetensors").exists() and not temporary.is_symlink():
+            temporary.symlink_to("/dev/full")
+
+    with pytest.raises(CapacityError, match=r"disk is full: .*layer-000\.safetensors could not be written.*is kept"):
+        pack(source, out, Recipe(), reports=Reports(progress=fill_the_disk))
+    assert names(out / "experts") == []
+    assert (out / "trunk.safetensors").exists()
+    pack(source, out, Recipe())
+    assert (out / "flashmoe.json").read_bytes() == (tmp_path / "whole" / "flashmoe.json").read_bytes()
+
+
+@pytest.mark.parametrize("shard", [0, 2])
+def test_a_truncated_shard_is_named(tmp_path, source, shard):
+    path = sorted(source.glob("*.safetensors"))[shard]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FlashMoeError, match=f"{path.name} is truncated"):
+        pack(source, tmp_path / "out", Recipe())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_shrinks_while_packing_is_named(tmp_path, source):
+    last = sorted(source.glob("*.safetensors"))[-1]
+
+    def shrink(done, _total):
+        if done:
+            os.truncate(last, 3000)
+
+    with pytest.raises(FlashMoeError, match=f"{last.name} is truncated"):
+        pack(source, tmp_path / "out", Recipe(), reports=Reports(progress=shrink))
+    assert not (tmp_path / "out" / "flashmoe.json").exists()
+
+
+def test_weights_that_are_not_numbers_are_named(tmp_path):
+    tensors = random_weights(CONFIG)
+    tensors["model.layers.1.mlp.experts.down_proj"][4, 2, 1] = float("nan")
+    with pytest.raises(FlashMoeError, match=r"model\.layers\.1\.mlp\.experts\.down_proj cannot be quantised"):
+        pack(write_hf(tmp_path / "nan", CONFIG, tensors), tmp_path / "out", Recipe())
+
+
+def test_links_to_shards_are_read(tmp_path, source):
+    """A Hub cache: names and revision come from its path."""
+    home = tmp_path / "models--Org--Name" / "snapshots" / "abc123"
+    home.mkdir(parents=True)
+    for path in source.iterdir():
+        (home / path.name).symlink_to(path)
+    manifest = pack(home, tmp_path / "out", Recipe())
+    assert manifest.source == {"name": "Org/Name", "revision": "abc123", "kind": "hf"}
+    assert read_header(manifest.trunk.path).data_offset % 4096 == 0
+
+
+def test_missing_tokenizer_is_said(tmp_path):
+    config = CONFIGS["qwen3_moe"]
+    source = write_hf(tmp_path / "bare", config, random_weights(config))
+    (source / "tokenizer.json").unlink()
+    said: list[str] = []
+    pack(source, tmp_path / "out", Recipe(), reports=Reports(say=said.append))
+    assert "no tokenizer.json" in said[0]
