@@ -7,7 +7,7 @@ import pytest
 
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
-from oracle import make_checkpoint
+from oracle import CONFIGS, make_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = make_checkpoint(tmp_path_factory.mktemp(name), name)
+            made[name] = make_checkpoint(tmp_path_factory.mktemp(name), CONFIGS[name])
         return made[name]
 
     return get
@@ -26,11 +26,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 @pytest.fixture(scope="session")
 def tiny_packed(
     tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], Path]:
+) -> Callable[..., Path]:
     """The packed model of that name with experts, and as far as the trunk can, of so many bits."""
     made: dict[tuple[str, int], Path] = {}
 
-    def get(name: str, bits: int) -> Path:
+    def get(name: str, bits: int = 4) -> Path:
         if (name, bits) not in made:
             out = tmp_path_factory.mktemp(f"{name}-{bits}") / "packed"
             pack(tiny_checkpoint(name), out, Recipe(bits, max(bits, 4)))

@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
+# More threads than one only wait for each other at these sizes.
+torch.set_num_threads(1)
+
 VOCAB = 512
+HEAD_SCALE = 2.5
+"""Standard deviation of the logits. At 1 the distributions are nearly flat, and any error's divergence looks small."""
 COMMON = {
     "vocab_size": VOCAB,
     "hidden_size": 128,
@@ -81,6 +86,9 @@ CONFIGS["qwen3_5_moe"] = {
     },
     "tie_word_embeddings": False,
 }
+# Larger than memory: experts are nine tenths of it.
+CONFIGS["many_experts"] = {**CONFIGS["qwen3_moe"], "num_experts": 128}
+TINY = [name for name in CONFIGS if name != "many_experts"]
 
 
 def _randomise(model: PreTrainedModel, seed: int) -> None:
@@ -104,17 +112,18 @@ def _randomise(model: PreTrainedModel, seed: int) -> None:
             normal(p, 1.0 if "embed" in name else 2.0 * p.shape[-1] ** -0.5)
         elif p.dim() >= 2:
             writes = name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight", "down_proj"))
-            normal(p, (0.25 if writes else 1.0) * p.shape[-1] ** -0.5)
+            scale = 0.25 if writes else HEAD_SCALE if name.startswith("lm_head") else 1.0
+            normal(p, scale * p.shape[-1] ** -0.5)
 
 
-def make_checkpoint(directory: Path, name: str, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write the tiny model CONFIGS[name] as transformers saves it."""
-    config = copy.deepcopy(CONFIGS[name])
+def make_checkpoint(directory: Path, config: dict[str, Any], seed: int = 0) -> Path:
+    """Write a random model of that config, in bfloat16, as transformers saves it."""
+    config = copy.deepcopy(config)
     auto = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
     model = auto.from_config(AutoConfig.for_model(**config))
     with torch.no_grad():
         _randomise(model, seed)
-    model.to(dtype).save_pretrained(directory)
+    model.to(torch.bfloat16).save_pretrained(directory)
     return directory
 
 

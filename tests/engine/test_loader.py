@@ -1,0 +1,91 @@
+"""Loading a packed model: what does not fit together or does not fit at all is a sentence."""
+
+import json
+import shutil
+
+import pytest
+
+from flashmoe.engine.loader import load_engine
+from flashmoe.errors import CapacityError, FlashMoeError, FormatError
+from flashmoe.settings import Settings
+from oracle import some_tokens
+
+REFERENCE = Settings(backend="reference")
+
+
+@pytest.fixture
+def packed(tiny_packed, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(tiny_packed("qwen3_next"), tmp_path / "packed")
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 8, "layer_types": None}, "has 4 layers, but config.json says 8"),
+        ({"num_experts": 8}, "16 experts in layer 0, but config.json says 8"),
+        ({"moe_intermediate_size": 128}, r"gate of \[64, 128\] in layer 0, but config.json says \[128, 128\]"),
+        ({"vocab_size": 1024}, r"embed_tokens\.weight does not fit config\.json"),
+        ({"head_dim": 40}, r"q_proj\.weight does not fit"),
+        ({"linear_conv_kernel_dim": 3}, r"conv1d\.weight does not fit"),
+    ],
+)
+def test_files_of_different_models_are_told_apart(packed, changes, message):
+    rewrite(packed / "config.json", **changes)
+    with pytest.raises(FormatError, match=message):
+        load_engine(packed, REFERENCE)
+
+
+def test_a_missing_trunk_tensor_is_named(packed):
+    rewrite(packed / "config.json", tie_word_embeddings=False, shared_expert_intermediate_size=64)
+    trunk = packed / "trunk.safetensors"
+    trunk.write_bytes(trunk.read_bytes().replace(b'"lm_head.weight"', b'"lm_head.heavy!"'))
+    with pytest.raises(FormatError, match=r"tensor lm_head\.weight does not fit config\.json: it is missing"):
+        load_engine(packed, REFERENCE)
+
+
+def test_a_truncated_experts_file_is_named(packed):
+    path = packed / "experts" / "layer-002.safetensors"
+    path.write_bytes(path.read_bytes()[:-4096])
+    with pytest.raises(FlashMoeError, match=r"layer-002\.safetensors.*flashmoe verify"):
+        load_engine(packed, REFERENCE)
+
+
+def test_a_directory_that_is_no_packed_model_says_how_to_make_one(tmp_path):
+    with pytest.raises(FormatError, match="flashmoe pack"):
+        load_engine(tmp_path, REFERENCE)
+
+
+def test_memory_that_does_not_hold_the_model_is_refused_with_both_figures(packed):
+    with pytest.raises(CapacityError, match=r"needs .* MB of memory and may use 100\.00 kB"):
+        load_engine(packed, Settings(backend="reference", memory=100_000))
+
+
+def test_a_context_beyond_the_models_own_is_refused(packed):
+    with pytest.raises(CapacityError, match="2000 tokens is more than the 1024"):
+        load_engine(packed, Settings(backend="reference", context=2000))
+
+
+def test_more_experts_per_token_than_there_are_is_refused(packed):
+    with pytest.raises(FlashMoeError, match="experts_per_token is 17, but a layer of this model has 16"):
+        load_engine(packed, Settings(backend="reference", experts_per_token=17))
+
+
+def test_the_summary_says_when_answers_change(packed):
+    with load_engine(packed, REFERENCE) as engine:
+        assert "4 experts per token" in engine.summary
+        assert "changes" not in engine.summary
+    with load_engine(packed, Settings(backend="reference", experts_per_token=2)) as engine:
+        assert "2 experts per token and not the model's 4, which changes its answers" in engine.summary
+
+
+def test_the_plan_covers_the_context_it_promises(packed):
+    with load_engine(packed, Settings(backend="reference", context=100, memory=10_000_000)) as engine:
+        assert engine.limits.context == 100
+        assert engine.plan.total <= 10_000_000
+        with pytest.raises(CapacityError, match="101 tokens do not fit the context of 100"):
+            engine.logits(some_tokens(101))
