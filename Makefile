@@ -3,19 +3,20 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := $(shell find src csrc -type f -not -name '*.so' -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 
 .PHONY: demo test sanitize clean
 
 demo: .venv/installed
-	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh .demo
+	@examples/demo.sh .demo
 
 test: .venv/installed-for-tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flash-MoE needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
@@ -23,11 +24,13 @@ test: .venv/installed-for-tests
 	@touch $@
 
 .venv/installed: .venv/made $(SOURCES)
-	$(PIP) install .
+	@echo "Building and installing Flash-MoE into .venv, a minute or so the first time."
+	@$(PIP) install .
 	@touch $@
 
 .venv/installed-for-tests: .venv/made $(SOURCES)
-	$(PIP) install '.[test,dev]'
+	@echo "Building and installing Flash-MoE with what its tests need (torch among it) into .venv."
+	@$(PIP) install '.[test,dev]'
 	@touch .venv/installed $@
 
 clean:
