@@ -93,7 +93,9 @@ class ChatTemplate:
         except SecurityError as error:
             raise FlashMoeError(f"{self._origin} is not safe to run: {error}.") from error
         except jinja2.TemplateError as error:
-            raise FlashMoeError(f"{self._origin} does not accept these messages: {error.message}") from error
+            raise FlashMoeError(
+                f"{self._origin} does not accept these messages: {str(error.message).rstrip('.')}."
+            ) from error
         except (RecursionError, MemoryError) as error:
             raise FlashMoeError(f"{self._origin} is not safe to run: it needs too much memory.") from error
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:

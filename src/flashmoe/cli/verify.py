@@ -20,5 +20,5 @@ def command(directory: Path) -> None:
         click.echo(str(problem))
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise FormatError(f"{directory} has {count}. Remove the files named above and pack the model again.")
+        raise FormatError(f"{directory} has {count}. Remove it and pack the model again.")
     click.echo(f"{directory} is whole: {format_bytes(manifest.trunk.bytes + manifest.expert_bytes)} checked.")

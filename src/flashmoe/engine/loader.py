@@ -124,7 +124,9 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
     per_token = state_bytes_per_token(ops, config)
     smallest = attempt(settings.memory, (settings.context or 1) * per_token, chunk)
     spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
-    context = settings.context or min(config.max_context, 1 + spare // _STATE_SHARE // per_token)
+    # Without full attention a token adds nothing to the state.
+    affordable = 1 + spare // _STATE_SHARE // per_token if per_token else config.max_context
+    context = settings.context or min(config.max_context, affordable)
     if settings.chunk_tokens is None:
         while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk) <= spare // _SCRATCH_SHARE:
             chunk *= 2

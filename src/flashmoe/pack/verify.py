@@ -27,7 +27,7 @@ class Problem:
     sentence: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.sentence}"
+        return self.sentence if self.sentence.startswith(str(self.path)) else f"{self.path}: {self.sentence}"
 
 
 def verify(
