@@ -1,9 +1,11 @@
 """Tiny packed models and their oracles, made once a session."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from make_demo_checkpoint import write_text_files
 
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
@@ -38,3 +40,20 @@ def tiny_packed(
         return made[name, bits]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def speaking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed tiny model with a tokenizer, a chat template and a generation_config."""
+    source = tmp_path_factory.mktemp("speaking")
+    write_text_files(source)
+    generation = (source / "generation_config.json").read_text()
+    tokens = {
+        "vocab_size": json.loads((source / "config.json").read_text())["vocab_size"],
+        "eos_token_id": json.loads(generation)["eos_token_id"],
+    }
+    make_checkpoint(source, {**CONFIGS["qwen3_5_moe_text"], "num_hidden_layers": 4, **tokens})
+    (source / "generation_config.json").write_text(generation)
+    out = tmp_path_factory.mktemp("speaks") / "packed"
+    pack(source, out, Recipe())
+    return out
