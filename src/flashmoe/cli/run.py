@@ -54,7 +54,7 @@ def command(
         interrupted = not _print_text(stream)
         _print_statistics(engine, stream.stats, details=stats)
     if interrupted:
-        raise click.exceptions.Exit(130)
+        raise click.Abort
 
 
 def _print_text(stream: TextStream) -> bool:
