@@ -64,9 +64,18 @@ def run(arguments: list[str]) -> int:
         click.echo(err=True)
         return 130
     except BrokenPipeError:
-        # The interpreter would flush stdout again at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 0
+    except OSError as error:
+        _abandon_output()
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"flashmoe: {error.strerror or error}{where}.", err=True)
+        return 1
     except click.exceptions.Exit as stop:
         return stop.exit_code
     return 0
+
+
+def _abandon_output() -> None:
+    """The interpreter would flush stdout again at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
