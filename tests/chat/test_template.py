@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,35 @@ def test_a_template_that_reaches_out_of_its_sandbox_is_stopped(source: str) -> N
 def test_a_template_that_does_not_end_or_fills_memory_is_stopped(source: str) -> None:
     with pytest.raises(FlashMoeError, match=r"^The chat template "):
         ChatTemplate(source).render([USER])
+
+
+FRAGMENTS = """
+{{ }} {% %} for x in messages if else elif endif endfor set macro endmacro call endcall filter endfilter block endblock
+include import raw endraw generation endgeneration break continue loop recursive namespace range ( ) [ ] { } . , : | ~ +
+- * ** / % == 'a' 0 -1 9999 1e308 none true self caller varargs tojson list first random groupby slice batch truncate
+wordwrap center format attr map select pprint xmlattr urlize
+"""
+
+
+@given(parts=st.lists(st.sampled_from(FRAGMENTS.split()), max_size=25))
+def test_any_template_gives_a_text_or_a_sentence(parts: list[str]) -> None:
+    for source in (
+        " ".join(parts),
+        "{{ " + " ".join(parts) + " }}",
+        "{% for y in 'ab' %}{% " + " ".join(parts) + " %}",
+    ):
+        with suppress(FlashMoeError):
+            assert isinstance(ChatTemplate(source).render([USER]), str)
+
+
+def test_a_template_nested_beyond_reason_gives_a_sentence() -> None:
+    for source in (
+        "{{ " + "(" * 5000 + " }}",
+        "{% if 1 %}" * 500 + "{% endif %}" * 500,
+        "{{ " + "[" * 300 + "]" * 300 + " }}",
+    ):
+        with pytest.raises(FlashMoeError, match=r"^The chat template"):
+            ChatTemplate(source).render([USER])
 
 
 def test_the_limit_of_steps_is_each_rendering_s_own() -> None:

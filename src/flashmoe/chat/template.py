@@ -98,7 +98,7 @@ class ChatTemplate:
             ) from error
         except (RecursionError, MemoryError) as error:
             raise FlashMoeError(f"{self._origin} is not safe to run: it needs too much memory.") from error
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except Exception as error:  # a template is a program of others': what it raises is its input's or its own fault
             raise FlashMoeError(f"{self._origin} fails on these messages: {error}.") from error
 
     def _choose(self, with_tools: bool) -> Template:
@@ -113,7 +113,7 @@ class ChatTemplate:
             return Template(source)
         except jinja2.TemplateSyntaxError as error:
             raise FormatError(f"{self._origin} at line {error.lineno} is not a template: {error.message}") from error
-        except (jinja2.TemplateError, RecursionError, MemoryError, ValueError, ArithmeticError, SyntaxError) as error:
+        except Exception as error:  # Jinja, and Python's compiler behind it, raise many kinds on hostile input
             raise FormatError(f"{self._origin} cannot be compiled: {error}.") from error
 
 
