@@ -7,6 +7,7 @@ layer and ids in, slots out: whatever records or foresees routing wraps that and
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -47,35 +48,46 @@ class ExpertSource(Protocol):
         """Start reading what is missing of the given distinct experts and hold them until the lease is left."""
 
 
-@dataclass(frozen=True, slots=True)
+@cache
+def _of_one_token(top_k: int) -> tuple[Indices, Indices]:
+    """starts and rows of an assignment of one token, whose experts are distinct."""
+    return np.arange(top_k + 1, dtype=np.int32), np.zeros(top_k, dtype=np.int32)
+
+
+@dataclass(slots=True)
 class Assignment:
     """Entry t * K + r is token t's expert of rank r. Expert `experts[i]` (rising) serves entries order[starts[i] :
-    starts[i + 1]]."""
+    starts[i + 1]]; rows[j] is the token of entry order[j]."""
 
     experts: Indices
     starts: Indices
+    rows: Indices
     order: Indices
 
     @classmethod
     def of(cls, ids: Indices) -> "Assignment":
         """From the router's ids [T, K]."""
+        tokens, top_k = ids.shape
         entries = ids.reshape(-1)
         order = entries.argsort(kind="stable").astype(np.int32)
         ordered = entries[order]
+        if tokens == 1:
+            return cls(ordered, *_of_one_token(top_k), order)
         is_first = np.ones(len(ordered) + 1, dtype=bool)
         np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:-1])
         starts = is_first.nonzero()[0].astype(np.int32)
-        return cls(ordered[starts[:-1]], starts, order)
+        return cls(ordered[starts[:-1]], starts, order // np.int32(top_k), order)
 
-    def work(self, which: NDArray[np.intp], slots: Indices, top_k: int) -> ExpertWork:
+    def work(self, slots: Indices) -> ExpertWork:
+        """The work of all experts, which lie in `slots`."""
+        return ExpertWork(slots, self.starts, self.rows, self.order)
+
+    def part(self, which: NDArray[np.intp], slots: Indices) -> ExpertWork:
         """The work of experts `which` (indices into `experts`), which lie in `slots`."""
-        if len(which) == len(self.experts) and (which[1:] > which[:-1]).all():
-            return ExpertWork(slots, self.starts, self.order // np.int32(top_k), self.order)
-        parts = [self.order[self.starts[i] : self.starts[i + 1]] for i in which]
-        starts = np.zeros(len(parts) + 1, dtype=np.int32)
-        np.cumsum([len(p) for p in parts], out=starts[1:])
-        entries = np.concatenate(parts)
-        return ExpertWork(slots, starts, entries // np.int32(top_k), entries)
+        starts = np.zeros(len(which) + 1, dtype=np.int32)
+        np.cumsum(self.starts[which + 1] - self.starts[which], out=starts[1:])
+        places = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in which])
+        return ExpertWork(slots, starts, self.rows[places], self.order[places])
 
 
 class MixtureOfExperts:
@@ -111,6 +123,9 @@ class MixtureOfExperts:
                     # Here, because the first misses are being read meanwhile.
                     shared, gate = ops.gated_mlp(x, *self.shared), ops.linears(x, self.shared_gate)[0]
                 for ready in lease.groups():
-                    work = assignment.work(ready + begin, lease.slots[ready], c.top_k)
+                    if len(ready) == len(assignment.experts):
+                        work = assignment.work(lease.slots)
+                    else:
+                        work = assignment.part(ready + begin, lease.slots[ready])
                     ops.experts(x, self.arena, self.layout, work, outputs)
         return ops.combine(outputs.reshape(tokens, c.top_k, c.hidden), weights, shared, gate)
