@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         _abandon_output()
-        return 0
+        return 1
     except OSError as error:
         _abandon_output()
         where = f" ({error.filename})" if error.filename else ""
