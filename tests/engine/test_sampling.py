@@ -14,7 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from flashmoe.engine.sampling import Sampler, Sampling, distribution, penalise
+from flashmoe.engine.sampling import Sampler, Sampling, distribution, largest, penalise
 from flashmoe.errors import FlashMoeError
 
 VOCAB = 2000
@@ -148,3 +148,10 @@ def test_logits_that_are_not_numbers_are_an_error_and_not_a_token():
     logits[17] = np.nan
     with pytest.raises(FlashMoeError, match="not numbers"):
         Sampler(Sampling(), VOCAB, np.zeros(0, np.int32)).choose(logits)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0, -3.0]), min_size=1, max_size=400), st.integers(1, 500))
+def test_the_largest_are_those_of_a_sort_with_their_ties(values, count):
+    values = np.array(values)
+    least = np.sort(values)[-min(count, len(values))]
+    assert largest(values, count).tolist() == np.flatnonzero(values >= least).tolist()

@@ -83,14 +83,12 @@ def penalise(logits: Floats, seen: NDArray[np.bool_], counts: NDArray[np.int32],
 def distribution(logits: Floats, sampling: Sampling) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Token ids that survive temperature and truncation, rising, and their probabilities (sum 1), both [n].
 
-    Sorts only the likeliest tokens, as many as top-p needs: a vocabulary of 248320 costs a few passes.
+    Sorts only tokens that top-p might keep, so a vocabulary of 248320 costs a few passes.
     """
     scores = logits / np.float32(sampling.temperature)
-    ids = np.arange(len(scores))
-    if 0 < sampling.top_k < len(scores):
-        # Ties with the k-th stay, as in transformers.
-        kept = (scores >= np.partition(scores, -sampling.top_k)[-sampling.top_k]).nonzero()[0]
-        ids, scores = ids[kept], scores[kept]
+    # Ties with the k-th stay, as in transformers.
+    ids = largest(scores, sampling.top_k or len(scores))
+    scores = scores[ids]
     p = np.exp((scores - scores.max()).astype(np.float64))
     p /= p.sum()
     if sampling.top_p < 1:
@@ -102,18 +100,33 @@ def distribution(logits: Floats, sampling: Sampling) -> tuple[NDArray[np.int64],
     return ids, p / p.sum()
 
 
+def largest(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Indices, rising, of the `count` largest values and of all that equal the least of them."""
+    if count >= len(values):
+        return np.arange(len(values))
+    # The count-th largest of the maxima of 64 classes of values is no more than the count-th largest value, and finding
+    # it takes one pass: 0.2 ms for 248320 values where a partition of all takes 1.8.
+    maxima = values[: len(values) // 64 * 64].reshape(64, -1).max(axis=0)
+    bound = np.partition(maxima, -count)[-count] if count <= len(maxima) else values.min()
+    candidates = (values >= bound).nonzero()[0]
+    found = values[candidates]
+    kept: NDArray[np.int64] = candidates[found >= np.partition(found, -count)[-count]]
+    return kept
+
+
 def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
     """Indices, rising, of the fewest most likely tokens that reach top_p together."""
-    count, likely = 512, np.arange(len(p))
-    while count < len(p):
-        enough = (p >= np.partition(p, -count)[-count]).nonzero()[0]
-        if p[enough].sum() >= top_p:
-            likely = enough
-            break
-        count *= 16
-    falling = likely[np.argsort(-p[likely], kind="stable")]
-    before = np.cumsum(p[falling]) - p[falling]
-    kept: NDArray[np.int64] = np.sort(falling[: max(1, int(np.count_nonzero(before < top_p)))])
+    # All tokens below this bound together hold less than 1 - top_p, so none of them is needed.
+    likely = (p >= (1 - top_p) / len(p)).nonzero()[0]
+    found = p[likely]
+    # Values sort in 12 ms where their indices take 28 (all of 248320); ties at the edge go to the lower id.
+    falling = np.sort(found)[::-1]
+    before = np.cumsum(falling) - falling
+    count = max(1, int(np.count_nonzero(before < top_p)))
+    inside = found > falling[count - 1]
+    ties = (found == falling[count - 1]).nonzero()[0][: count - int(np.count_nonzero(inside))]
+    inside[ties] = True
+    kept: NDArray[np.int64] = likely[inside]
     return kept
 
 
