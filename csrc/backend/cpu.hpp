@@ -87,6 +87,9 @@ public:
     void gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const float* a_log, const float* dt_bias,
                           Index key_heads, DeltaState& state, float* out);
 
+    // Reads n bytes as the products read weights; see Kernels::read_all.
+    std::uint32_t read_all(const std::uint8_t* bytes, Index n);
+
 private:
     void quantise(const Rows& x, Widths widths);
     // `floats` floats of scratch for each worker.

@@ -1,5 +1,6 @@
 // Projections, the rows of an embedding, and the router.
 #include <algorithm>
+#include <atomic>
 
 #include "backend/cpu.hpp"
 
@@ -108,6 +109,15 @@ void Cpu::route(const Rows& x, const Weight& router, Index k, bool renormalise, 
         for (Index i = 0; i < k; ++i) total += chosen[i];
         for (Index i = 0; i < k; ++i) chosen[i] /= total;
     });
+}
+
+std::uint32_t Cpu::read_all(const std::uint8_t* bytes, Index n) {
+    std::atomic<std::uint32_t> total{0};
+    pool_.run(static_cast<std::uint32_t>(ceil_div(n, kChunkBytes)), [&](std::uint32_t chunk, int) {
+        const Index first = chunk * kChunkBytes;
+        total += static_cast<std::uint32_t>(kernels_.read_all(bytes + first, std::min(kChunkBytes, n - first)));
+    });
+    return total;
 }
 
 }  // namespace flashmoe

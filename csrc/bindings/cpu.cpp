@@ -125,6 +125,14 @@ void combine(CpuHandle& self, nb::handle outputs, nb::handle weights, nb::handle
     self.run([&](Cpu& cpu) { cpu.combine(heads(y), rows(w), &values, &gates, to); });
 }
 
+std::uint32_t read_all(CpuHandle& self, nb::handle bytes) {
+    const Array<std::uint8_t> b(bytes, "bytes", 1);
+    b.expect_contiguous();
+    std::uint32_t total = 0;
+    self.run([&](Cpu& cpu) { total = cpu.read_all(b.data(), b.size()); });
+    return total;
+}
+
 }  // namespace
 
 }  // namespace flashmoe::bindings
@@ -146,5 +154,6 @@ void flashmoe::bind_cpu(nanobind::module_& m) {
         .def("experts", &experts)
         .def("combine", &combine, nb::arg("outputs"), nb::arg("weights"), nb::arg("shared").none(),
              nb::arg("shared_gate").none(), nb::arg("out"));
+    cpu.def("read_all", &read_all, "Read all bytes with all threads: a probe of memory bandwidth.");
     bind_mixers(cpu);
 }

@@ -31,6 +31,7 @@ constexpr Kernels make_table(const char* name) {
         .attend = attend,
         .conv = conv,
         .delta = delta,
+        .read_all = read_all,
     };
 }
 

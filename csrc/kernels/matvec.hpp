@@ -13,23 +13,24 @@ namespace flashmoe::FLASHMOE_ISA {
 constexpr int kPrefetchBytes = 8192;
 
 template <int Bits, int J = 0>
-inline I dot_fields(I total, B packed, const std::int8_t* x) {
+FLASHMOE_INLINE I dot_fields(I total, B packed, const std::int8_t* x) {
     total = dot<Bits>(total, field<Bits, J>(packed), load_bytes(x + 64 * J));
     if constexpr (Bits * (J + 1) < 8) return dot_fields<Bits, J + 1>(total, packed, x);
     else return total;
 }
 
-// The dot products of one row of weights with `Rows` rows of activations.
+// The dot products of one row of weights with `Rows` rows of activations. Everything is inlined into the loop over
+// rows: else the sums live in memory, which costs a quarter of the speed.
 template <int Bits, int Rows>
 class RowDot {
 public:
-    RowDot(const AffineView& w, Index n, const QuantisedRow* rows)
+    FLASHMOE_INLINE RowDot(const AffineView& w, Index n, const QuantisedRow* rows)
         : codes_(w.codes + n * w.row_bytes()), scales_(w.scales + n * w.groups()), biases_(w.biases + n * w.groups()),
           rows_(rows) {
         for (int r = 0; r < Rows; ++r) products_[r] = bias_terms_[r] = zero();
     }
 
-    void run(Index groups) {
+    FLASHMOE_INLINE void run(Index groups) {
         Index g = 0;
         for (; g + 16 <= groups; g += 16) {
             begin(g, load_bf16(scales_ + g), load_bf16(biases_ + g));
@@ -43,7 +44,7 @@ public:
         if (g < groups) tail(g, static_cast<int>(groups - g));
     }
 
-    void finish(Index n) const {
+    FLASHMOE_INLINE void finish(Index n) const {
         for (int r = 0; r < Rows; ++r) rows_[r].out[n] = sum(add(products_[r], bias_terms_[r]));
     }
 
@@ -51,14 +52,14 @@ private:
     static constexpr int kGroups = 8 / Bits;  // groups in one vector of codes
     static constexpr int kGroupBytes = 64 / kGroups;
 
-    void begin(Index g, F wscale, F wbias) {
+    FLASHMOE_INLINE void begin(Index g, F wscale, F wbias) {
         for (int r = 0; r < Rows; ++r) {
             spread_[r] = Spread<kGroups>(mul(wscale, load(rows_[r].scales + g)));
             bias_terms_[r] = fma(wbias, load(rows_[r].sums + g), bias_terms_[r]);
         }
     }
 
-    void vector(Index g, int v, B packed) {
+    FLASHMOE_INLINE void vector(Index g, int v, B packed) {
         for (int r = 0; r < Rows; ++r) {
             const I total = dot_fields<Bits>(zero_i(), packed, rows_[r].codes + (g + v * kGroups) * kGroup);
             products_[r] = fma(to_float(total), spread_[r].at(v), products_[r]);
@@ -66,7 +67,7 @@ private:
     }
 
     template <int Count, int V = 0>
-    void vectors(Index g) {
+    FLASHMOE_INLINE void vectors(Index g) {
         const std::uint8_t* at = codes_ + g * kGroupBytes + V * 64;
         prefetch(at + kPrefetchBytes);
         vector(g, V, load_bytes(at));
@@ -74,7 +75,7 @@ private:
     }
 
     // Fewer than 8 groups; what lies beyond them is never read and counts as zero.
-    void tail(Index g, int groups) {
+    FLASHMOE_INLINE void tail(Index g, int groups) {
         begin(g, load_bf16_n(scales_ + g, groups), load_bf16_n(biases_ + g, groups));
         for (int v = 0; v * kGroups < groups; ++v)
             vector(g, v, load_bytes_n(codes_ + g * kGroupBytes + v * 64, groups * kGroupBytes - v * 64));
@@ -113,6 +114,17 @@ inline void affine_rows(const AffineView& w, Index first, Index last, const Quan
     if (w.bits == 4) affine_bits<4>(w, first, last, rows, count);
     else if (w.bits == 8) affine_bits<8>(w, first, last, rows, count);
     else affine_bits<2>(w, first, last, rows, count);
+}
+
+inline std::int32_t read_all(const std::uint8_t* bytes, Index n) {
+    I totals[4] = {zero_i(), zero_i(), zero_i(), zero_i()};
+    for (Index i = 0; i + 256 <= n; i += 256)
+        for (int j = 0; j < 4; ++j) {
+            prefetch(bytes + i + 64 * j + kPrefetchBytes);
+            const B x = load_bytes(bytes + i + 64 * j);
+            totals[j] = dot<4>(totals[j], x, x);
+        }
+    return sum(add(add(totals[0], totals[1]), add(totals[2], totals[3])));
 }
 
 // A NaN or an infinity in a group makes its scale not finite, and so every product with the row.

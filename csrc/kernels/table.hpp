@@ -37,6 +37,9 @@ struct Kernels {
     void (*attend)(const AttentionWork& work);
     void (*conv)(const ConvWork& work);
     void (*delta)(const DeltaWork& work);
+
+    // Reads every byte once and no more: the bandwidth that the products are measured against. Some sum of them.
+    std::int32_t (*read_all)(const std::uint8_t* bytes, Index n);
 };
 
 }  // namespace flashmoe

@@ -1,6 +1,8 @@
 // Functions built of lanes' fma, add and mul, so that every instruction set rounds them alike. Include after a lane header.
 #pragma once
 
+#define FLASHMOE_INLINE [[gnu::always_inline]] inline
+
 namespace flashmoe::FLASHMOE_ISA {
 
 // e^x to 1.5 ulp for x in [-87.3, 88.3]; held at the range's ends outside it, NaN stays NaN.

@@ -240,3 +240,5 @@ class Cpu:
         shared_gate: NDArray[np.float32] | None,
         out: NDArray[np.float32],
     ) -> None: ...
+    def read_all(self, bytes: NDArray[np.uint8]) -> int:
+        """Read all bytes with all threads, as the products read weights: a probe of memory bandwidth. Some checksum."""
