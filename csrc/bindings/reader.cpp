@@ -1,4 +1,4 @@
-// Buffer, Reader and ReadError for Python. Whatever may block does so without the GIL, and reader threads never need it.
+// Buffer, Reader and ReadError for Python. Whatever may block does so without the GIL; reader threads never need it.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -113,7 +113,8 @@ void bind_reader(nb::module_& m) {
             nb::arg("priority"))
         .def("wait", [](PyReader& self, Ticket ticket) { self.native.wait(ticket); }, nb::arg("ticket"), unlocked())
         .def(
-            "wait_any", [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
+            "wait_any",
+            [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
             nb::arg("tickets"), unlocked())
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
         .def("close", [](PyReader& self) { self.native.close(); }, unlocked())

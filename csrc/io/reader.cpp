@@ -46,7 +46,8 @@ Ticket Reader::submit(int file, std::uint64_t offset, std::size_t bytes, std::sh
     if (closing_) throw std::invalid_argument("the reader is closed");
     if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
     const Ticket ticket = ++last_ticket_;
-    requests_.emplace(ticket, Request{files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
+    requests_.emplace(
+        ticket, Request{files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
     queues_[static_cast<int>(priority)].push_back(ticket);
     queued_.notify_one();
     return ticket;
@@ -122,7 +123,7 @@ void Reader::work() {
         queued_.wait(lock, [&] { return closing_ || !queues_[0].empty() || !queues_[1].empty(); });
         if (closing_) return;
         auto& queue = queues_[0].empty() ? queues_[1] : queues_[0];
-        // The reference stays good while unlocked: a running request is never erased, and a map does not move its nodes.
+        // The reference stays good while unlocked: a running request is never erased, and the map's nodes stay put.
         Request& request = requests_.at(queue.front());
         queue.pop_front();
         request.stage = Stage::running;
@@ -150,7 +151,8 @@ void Reader::finish(Request& request, const ReadOutcome& outcome) {
 
 Reader::Request& Reader::find(Ticket ticket) {
     const auto found = requests_.find(ticket);
-    if (found == requests_.end()) throw std::invalid_argument("ticket " + std::to_string(ticket) + " is unknown or spent");
+    if (found == requests_.end())
+        throw std::invalid_argument("ticket " + std::to_string(ticket) + " is unknown or spent");
     return found->second;
 }
 

@@ -29,9 +29,9 @@ class ReadError : public std::runtime_error {
 public:
     ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t wanted);
 
-    const Ticket ticket;
-    const int error;
-    const std::size_t got;
+    Ticket ticket;
+    int error;
+    std::size_t got;
 };
 
 struct ReaderCounters {

@@ -1,0 +1,22 @@
+// The memory that reads land in.
+#include <cstdint>
+#include <new>
+
+#include "io/buffer.hpp"
+#include "tests/check.hpp"
+
+using namespace flashmoe;
+
+TEST(buffer_is_zeroed_and_readable_past_its_end) {
+    for (const bool huge : {false, true}) {
+        Buffer buffer(5 * kPage, huge);
+        CHECK_EQUAL(reinterpret_cast<std::uintptr_t>(buffer.data()) % kPage, 0u);
+        for (std::size_t i = 0; i < buffer.size() + Buffer::kPadding; ++i) CHECK(buffer.data()[i] == std::byte{0});
+        buffer.data()[buffer.size() - 1] = std::byte{1};
+    }
+}
+
+TEST(buffer_refuses_what_no_address_space_holds) {
+    CHECK_THROWS(std::bad_alloc, Buffer(std::size_t{1} << 62, true));
+    CHECK_THROWS(std::bad_alloc, Buffer(~std::size_t{0}, true));
+}

@@ -1,0 +1,64 @@
+// The reader on files that are as they should be.
+#include <stdexcept>
+#include <system_error>
+
+#include "tests/records.hpp"
+
+using namespace records;
+
+TEST(reader_fills_slots_with_the_records_of_the_file) {
+    const TemporaryFile file;
+    for (const bool direct : {false, true}) {
+        Reader reader(4);
+        const int id = reader.open(file.path, direct);
+        const auto buffer = make_buffer();
+        std::vector<Ticket> tickets;
+        for (std::size_t i = 0; i < kRecords; ++i) tickets.push_back(submit(reader, id, i, buffer, kRecords - 1 - i));
+        for (const Ticket ticket : tickets) reader.wait(ticket);
+        for (std::size_t i = 0; i < kRecords; ++i) CHECK(holds_record(*buffer, kRecords - 1 - i, i));
+        CHECK_EQUAL(reader.counters().reads, kRecords);
+        CHECK_EQUAL(reader.counters().bytes_read, kRecords * kRecord);
+        CHECK(reader.counters().read_seconds > 0.0);
+    }
+}
+
+TEST(reader_reads_ranges_that_direct_io_would_refuse) {
+    const TemporaryFile file;
+    Reader reader(2);
+    const int id = reader.open(file.path, true);
+    const auto buffer = make_buffer();
+    reader.wait(reader.submit(id, 4097, 8191, buffer, 3, Priority::demand));
+    for (std::size_t i = 0; i < 8191; ++i) CHECK(buffer->data()[3 + i] == expected(4097 + i));
+}
+
+TEST(reader_wait_any_returns_what_has_ended) {
+    const TemporaryFile file;
+    Reader reader(3);
+    const int id = reader.open(file.path, true);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> waiting;
+    for (std::size_t i = 0; i < kRecords; ++i) waiting.push_back(submit(reader, id, i, buffer, i));
+    while (!waiting.empty()) {
+        const auto ended = reader.wait_any(waiting);
+        CHECK(!ended.empty());
+        for (const Ticket ticket : ended) {
+            CHECK_EQUAL(std::erase(waiting, ticket), 1u);
+            CHECK(holds_record(*buffer, static_cast<std::size_t>(ticket - 1), static_cast<std::size_t>(ticket - 1)));
+        }
+    }
+    CHECK_THROWS(std::invalid_argument, reader.wait_any(waiting));
+}
+
+TEST(reader_refuses_misuse) {
+    const TemporaryFile file;
+    Reader reader(1);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer(1);
+    CHECK_THROWS(std::invalid_argument, submit(reader, id, 0, buffer, 1));
+    CHECK_THROWS(std::invalid_argument, reader.submit(id, 0, ~std::size_t{0}, buffer, 1, Priority::demand));
+    CHECK_THROWS(std::invalid_argument, submit(reader, id + 1, 0, buffer, 0));
+    CHECK_THROWS(std::invalid_argument, submit(reader, -1, 0, buffer, 0));
+    CHECK_THROWS(std::invalid_argument, reader.wait(99));
+    CHECK_THROWS(std::invalid_argument, Reader(0));
+    CHECK_THROWS(std::system_error, reader.open(file.path + ".none", true));
+}

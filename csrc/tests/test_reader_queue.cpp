@@ -1,0 +1,147 @@
+// Order, withdrawal, closing and concurrency: a disk behind a gate makes the moment certain.
+#include <atomic>
+#include <cerrno>
+#include <mutex>
+#include <thread>
+
+#include "tests/records.hpp"
+
+using namespace records;
+
+namespace {
+
+std::atomic<bool> gate_open = false;
+std::mutex order_mutex;
+std::vector<off_t> order;  // offsets in the order their reads started
+
+ssize_t gated(int fd, void* to, std::size_t bytes, off_t offset) {
+    {
+        const std::lock_guard lock(order_mutex);
+        order.push_back(offset);
+    }
+    gate_open.wait(false);
+    return pread(fd, to, bytes, offset);
+}
+
+void shut_gate() {
+    gate_open = false;
+    const std::lock_guard lock(order_mutex);
+    order.clear();
+}
+
+void open_gate() {
+    gate_open = true;
+    gate_open.notify_all();
+}
+
+void wait_for_calls(std::size_t count) {
+    while (true) {
+        const std::lock_guard lock(order_mutex);
+        if (order.size() >= count) return;
+    }
+}
+
+std::size_t open_descriptors() {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+}  // namespace
+
+TEST(reader_serves_demand_before_prefetch_in_order) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets{submit(reader, id, 0, buffer, 0)};
+    wait_for_calls(1);
+    for (const std::size_t record : {10, 11})
+        tickets.push_back(submit(reader, id, record, buffer, record, Priority::prefetch));
+    for (const std::size_t record : {5, 4}) tickets.push_back(submit(reader, id, record, buffer, record));
+    open_gate();
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    const std::vector<off_t> wanted{0, 5 * kRecord, 4 * kRecord, 10 * kRecord, 11 * kRecord};
+    CHECK(order == wanted);
+}
+
+TEST(reader_withdraws_only_what_has_not_started) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const Ticket running = submit(reader, id, 0, buffer, 0);
+    wait_for_calls(1);
+    const Ticket queued = submit(reader, id, 1, buffer, 1, Priority::prefetch);
+    const Ticket kept = submit(reader, id, 2, buffer, 2, Priority::prefetch);
+    CHECK(!reader.cancel(running));
+    CHECK(reader.cancel(queued));
+    CHECK_THROWS(std::invalid_argument, reader.cancel(queued));
+    open_gate();
+    reader.wait(running);
+    reader.wait(kept);
+    CHECK(holds_record(*buffer, 2, 2));
+    CHECK_EQUAL(static_cast<int>(buffer->data()[kRecord]), 0);
+    CHECK_EQUAL(order.size(), 2u);
+}
+
+TEST(reader_may_be_destroyed_with_reads_in_flight) {
+    const TemporaryFile file;
+    const std::size_t before = open_descriptors();
+    for (int round = 0; round < 20; ++round) {
+        auto buffer = make_buffer();
+        Reader reader(3);
+        const int id = reader.open(file.path, round % 2 == 0);
+        for (std::size_t i = 0; i < kRecords; ++i) submit(reader, id, i, buffer, i, Priority::prefetch);
+        buffer.reset();  // the reads keep it
+    }
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+TEST(reader_close_ends_every_wait) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const Ticket running = submit(reader, id, 0, buffer, 0);
+    wait_for_calls(1);
+    const Ticket queued = submit(reader, id, 1, buffer, 1);
+    std::optional<ReadError> error;
+    std::thread waiter([&] { error = error_of(reader, queued); });
+    std::thread closer([&] { reader.close(); });
+    waiter.join();  // before the gate opens: it must not wait for the running read
+    CHECK(error.has_value());
+    CHECK_EQUAL(error->error, ECANCELED);
+    open_gate();
+    closer.join();
+    reader.wait(running);
+    CHECK(holds_record(*buffer, 0, 0));
+    CHECK_THROWS(std::invalid_argument, submit(reader, id, 0, buffer, 0));
+    CHECK_THROWS(std::invalid_argument, reader.open(file.path, false));
+}
+
+TEST(reader_serves_several_threads_at_once) {
+    const TemporaryFile file;
+    Reader reader(4);
+    const int id = reader.open(file.path, true);
+    std::atomic<int> wrong = 0;
+    std::vector<std::thread> callers;
+    for (std::size_t caller = 0; caller < 4; ++caller)
+        callers.emplace_back([&, caller] {
+            const auto buffer = make_buffer(2);
+            for (std::size_t round = 0; round < 50; ++round) {
+                const std::size_t record = (round * 7 + caller) % kRecords;
+                const Ticket wanted = submit(reader, id, record, buffer, 0);
+                const Ticket guess = submit(reader, id, (record + 1) % kRecords, buffer, 1, Priority::prefetch);
+                reader.wait(wanted);
+                wrong += !holds_record(*buffer, 0, record);
+                if (reader.cancel(guess)) continue;
+                reader.wait(guess);
+                wrong += !holds_record(*buffer, 1, (record + 1) % kRecords);
+            }
+        });
+    for (auto& caller : callers) caller.join();
+    CHECK_EQUAL(wrong.load(), 0);
+}
