@@ -18,6 +18,11 @@ test: .venv/installed-for-tests
 	mypy
 	pytest
 
+# The native core under AddressSanitizer and UBSan, then under ThreadSanitizer (what has threads).
+sanitize: .venv/installed-for-tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" csrc/tests/run address
+	PATH="$(CURDIR)/$(BIN):$$PATH" csrc/tests/run thread reader pool
+
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flash-MoE needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv

@@ -178,9 +178,14 @@ class ExpertStore:
         absent: list[tuple[int, int]] = []
         for index in np.flatnonzero(slots < 0).tolist():
             expert = int(experts[index])
+            if (read := self._reads.get((layer, expert))) and self._pins[read.slot] == 1:
+                # No lease waits for it. Its end comes first, so that an old failure is not taken for a new one.
+                self._settle([read])
             if read := self._reads.get((layer, expert)):
                 slots[index] = read.slot
                 late.append((index, read))
+            elif (slot := self._tables[layer][expert]) >= 0:
+                slots[index] = slot
             else:
                 absent.append((expert, index))
         held = slots[slots >= 0]
