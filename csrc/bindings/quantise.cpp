@@ -31,8 +31,9 @@ Result<T> make_result(std::size_t rows, std::size_t columns) {
 }
 
 [[noreturn]] void refuse(std::size_t row, std::size_t column) {
-    throw std::invalid_argument("row " + std::to_string(row) + " holds a NaN, an infinity or a range beyond bfloat16 " +
-                                "in columns " + std::to_string(column) + " to " + std::to_string(column + kGroup - 1));
+    const std::string columns = std::to_string(column) + " to " + std::to_string(column + kGroupColumns - 1);
+    throw std::invalid_argument("row " + std::to_string(row) +
+                                " holds a NaN, an infinity or a range beyond bfloat16 in columns " + columns);
 }
 
 template <typename Value, typename Element>
@@ -41,9 +42,9 @@ std::tuple<Result<std::uint32_t>, Result<std::uint16_t>, Result<std::uint16_t>> 
     const std::size_t rows = values.shape(0);
     const std::size_t columns = values.shape(1);
     if (bits != 2 && bits != 4 && bits != 8) throw std::invalid_argument("bits must be 2, 4 or 8");
-    if (columns % kGroup != 0) throw std::invalid_argument("the number of columns must be a multiple of 64");
+    if (columns % kGroupColumns != 0) throw std::invalid_argument("the number of columns must be a multiple of 64");
     const std::size_t words = code_bytes(columns, bits) / 4;
-    const std::size_t groups = columns / kGroup;
+    const std::size_t groups = columns / kGroupColumns;
     auto codes = make_result<std::uint32_t>(rows, words);
     auto scales = make_result<std::uint16_t>(rows, groups);
     auto biases = make_result<std::uint16_t>(rows, groups);
@@ -65,15 +66,16 @@ Result<float> dequantise(const Rows<std::uint32_t>& codes, const Rows<std::uint1
     const std::size_t groups = scales.shape(1);
     if (scales.shape(0) != rows || biases.shape(0) != rows || biases.shape(1) != groups)
         throw std::invalid_argument("codes, scales and biases must have the same rows, scales and biases one shape");
-    const std::size_t bits = groups == 0 ? 8 : words * 32 / (groups * kGroup);
-    if ((bits != 2 && bits != 4 && bits != 8) || words * 32 != bits * groups * kGroup)
+    const std::size_t bits = groups == 0 ? 8 : words * 32 / (groups * kGroupColumns);
+    if ((bits != 2 && bits != 4 && bits != 8) || words * 32 != bits * groups * kGroupColumns)
         throw std::invalid_argument("the widths of codes and scales do not make 2-, 4- or 8-bit codes in groups of 64");
-    auto values = make_result<float>(rows, groups * kGroup);
+    auto values = make_result<float>(rows, groups * kGroupColumns);
     {
         nb::gil_scoped_release release;
+        const std::size_t columns = groups * kGroupColumns;
         for (std::size_t row = 0; row < rows; ++row)
             dequantise_row(codes.data() + row * words, scales.data() + row * groups, biases.data() + row * groups,
-                           groups * kGroup, static_cast<int>(bits), values.data() + row * groups * kGroup);
+                           columns, static_cast<int>(bits), values.data() + row * columns);
     }
     return values;
 }

@@ -33,7 +33,8 @@ struct DenseView {
 };
 
 // One row of activations as int8, split into the order in which a `bits`-bit vector of weights meets it, and zero up
-// to a whole number of vectors; scales and sums (scale * sum of the group's codes) are zero up to 16 groups.
+// to a whole number of vectors; scales and sums (scale * sum of the group's codes) are zero up to 16 groups past the
+// last multiple of 8: a NaN that happened to lie there would spoil the row.
 struct QuantisedRow {
     const std::int8_t* codes;
     const float* scales;

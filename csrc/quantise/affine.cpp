@@ -13,7 +13,7 @@ static_assert(std::endian::native == std::endian::little, "codes are stored litt
 // Four lanes are one register on every processor; compilers leave the same loops over plain floats scalar (3 times
 // slower), since a NaN might have to raise a flag.
 constexpr int kLanes = 4;
-constexpr std::size_t kVectors = kGroup / kLanes;
+constexpr std::size_t kVectors = kGroupColumns / kLanes;
 using Floats = float __attribute__((vector_size(16)));
 using Halves = std::uint16_t __attribute__((vector_size(8)));
 using Words = std::int32_t __attribute__((vector_size(16)));
@@ -35,7 +35,7 @@ bool is_finite(std::uint16_t bfloat16) { return (bfloat16 & 0x7f80) != 0x7f80; }
 // All ones in the lanes that hold a NaN or an infinity.
 Words is_special(Floats values) { return (std::bit_cast<Words>(values) & kExponent) == kExponent; }
 
-void load_group(const float* from, Floats* group) { std::memcpy(group, from, kGroup * sizeof(float)); }
+void load_group(const float* from, Floats* group) { std::memcpy(group, from, kGroupColumns * sizeof(float)); }
 
 void load_group(const BFloat16* from, Floats* group) {
     for (std::size_t i = 0; i < kVectors; ++i) {
@@ -114,9 +114,9 @@ void encode_group(const Floats* group, const Grid& grid, std::byte* out) {
         position = position < bins ? position : bins;
         words[i] = std::bit_cast<Words>(position + kRounder);
     }
-    std::array<std::uint8_t, kGroup> codes;
-    for (std::size_t i = 0; i < kGroup; ++i) codes[i] = static_cast<std::uint8_t>(words[i / kLanes][i % kLanes]);
-    for (std::size_t i = 0; i < kGroup; i += 8) {
+    std::array<std::uint8_t, kGroupColumns> codes;
+    for (std::size_t i = 0; i < kGroupColumns; ++i) codes[i] = static_cast<std::uint8_t>(words[i / kLanes][i % kLanes]);
+    for (std::size_t i = 0; i < kGroupColumns; i += 8) {
         std::uint64_t bytes;
         std::memcpy(&bytes, codes.data() + i, sizeof bytes);
         const std::uint64_t packed = pack_eight<Bits>(bytes);
@@ -127,7 +127,7 @@ void encode_group(const Floats* group, const Grid& grid, std::byte* out) {
 template <int Bits, typename Value>
 std::optional<std::size_t> quantise_bits(const Value* values, std::size_t columns, std::byte* codes,
                                          std::uint16_t* scales, std::uint16_t* biases) {
-    for (std::size_t begin = 0; begin < columns; begin += kGroup) {
+    for (std::size_t begin = 0; begin < columns; begin += kGroupColumns) {
         std::array<Floats, kVectors> group;
         load_group(values + begin, group.data());
         const Range range = range_of(group.data());
@@ -136,8 +136,8 @@ std::optional<std::size_t> quantise_bits(const Value* values, std::size_t column
         const std::uint16_t bias = to_bfloat16(grid.bias);
         if (!range.finite || !is_finite(scale) || !is_finite(bias)) return begin;
         encode_group<Bits>(group.data(), grid, codes + code_bytes(begin, Bits));
-        scales[begin / kGroup] = scale;
-        biases[begin / kGroup] = bias;
+        scales[begin / kGroupColumns] = scale;
+        biases[begin / kGroupColumns] = bias;
     }
     return std::nullopt;
 }
@@ -156,10 +156,10 @@ void dequantise_bits(const std::uint32_t* codes, const std::uint16_t* scales, co
                      std::size_t columns, float* values) {
     constexpr std::size_t per_word = 32 / Bits;
     constexpr std::uint32_t mask = (1u << Bits) - 1;
-    for (std::size_t begin = 0; begin < columns; begin += kGroup) {
-        const float scale = widen(BFloat16{scales[begin / kGroup]});
-        const float bias = widen(BFloat16{biases[begin / kGroup]});
-        for (std::size_t i = begin; i < begin + kGroup; i += per_word)
+    for (std::size_t begin = 0; begin < columns; begin += kGroupColumns) {
+        const float scale = widen(BFloat16{scales[begin / kGroupColumns]});
+        const float bias = widen(BFloat16{biases[begin / kGroupColumns]});
+        for (std::size_t i = begin; i < begin + kGroupColumns; i += per_word)
             for (std::size_t j = 0; j < per_word; ++j) {
                 const auto code = static_cast<std::int32_t>((codes[i / per_word] >> (j * Bits)) & mask);
                 values[i + j] = static_cast<float>(code) * scale + bias;

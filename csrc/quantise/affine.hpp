@@ -8,7 +8,7 @@
 
 namespace flashmoe {
 
-inline constexpr std::size_t kGroup = 64;
+inline constexpr std::size_t kGroupColumns = 64;
 
 // bfloat16 as its 16 bits: a type of its own, so that float and bf16 rows select the right overload.
 struct BFloat16 {

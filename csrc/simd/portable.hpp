@@ -124,7 +124,7 @@ inline std::int32_t max_lane(const I& x) {
 
 inline B load_bytes_n(const void* p, int n) {
     B r{};
-    __builtin_memcpy(r.v, p, static_cast<unsigned>(n));
+    __builtin_memcpy(r.v, p, static_cast<unsigned>(n < 64 ? n : 64));
     return r;
 }
 inline B load_bytes(const void* p) { return load_bytes_n(p, 64); }

@@ -116,7 +116,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(layer=layers, experts=st.integers(0, 8))
     def cut(self, layer: int, experts: int) -> None:
         file = self.files[layer]
-        os.truncate(file.path, file.data_offset + experts * file.record_bytes)
+        os.truncate(file.path, min(file.path.stat().st_size, file.data_offset + experts * file.record_bytes))
         self.damaged = True
 
     @rule(layer=layers)
