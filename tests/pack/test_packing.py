@@ -208,3 +208,16 @@ def test_record_checksums_and_manifest_describe_the_files(tmp_path):
         "tokenizer.json",
         "trunk.safetensors",
     ]
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32])
+def test_mlx_scales_of_other_dtypes_are_rounded_and_codes_kept(tmp_path, dtype):
+    """An expert's scales are bfloat16; converters that quantised float16 weights left float16 ones."""
+    plain = {name: array.astype(dtype) for name, array in to_mlx(TEXT, random_weights(TEXT)).items()}
+    arrays, quantization = quantise_mlx(plain, 4)
+    manifest = pack(write_mlx(tmp_path / "mlx", TEXT, arrays, quantization), tmp_path / "out", Recipe())
+    for name, values in expert_of(manifest, 2, 1).items():
+        part, array = name.split(".")
+        source = arrays[f"language_model.model.layers.2.mlp.switch_mlp.{part}_proj.{array}"][1]
+        expected = source if array == "weight" else source.astype(mx.bfloat16)
+        np.testing.assert_array_equal(values, bits_of(expected))

@@ -5,7 +5,7 @@ threads, on interruptions or on how the source stores its experts. Knows models 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ COPIED = (
     "chat_template.jinja",
     "chat_template.json",
 )
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """Source bytes of a block of rows: large enough to read well, small enough for several in memory."""
 MAX_THREADS = 16
 
@@ -201,13 +201,13 @@ class _Packer:
         for item in self.plan.trunk:
             before = file.bytes
             if item.source is None:
-                self._write_array(file, self._vector(item))
+                self._write_array(file, [self._vector(item)])
             else:
                 self._write_matrix(file, item, pool)
             self._advance(file.bytes - before)
 
-    def _write_array(self, file: NewFile, *pieces: Any) -> None:
-        """One tensor, in pieces, and the padding after it."""
+    def _write_array(self, file: NewFile, pieces: Iterable[Any]) -> None:
+        """One tensor, in pieces that may be made while it is written, and the padding after it."""
         count = 0
         for piece in pieces:
             data = np.ascontiguousarray(piece)
@@ -226,7 +226,8 @@ class _Packer:
         source = item.source
         assert source is not None
         step = max(1, BLOCK_BYTES // source.row_bytes)
-        blocks = [item.rows[i : i + step] for i in range(0, len(item.rows), step)]
+        rows_of_source = item.rows
+        blocks = [rows_of_source[i : i + step] for i in range(0, len(rows_of_source), step)]
 
         def make(rows: Any) -> Matrix:
             return convert(source.take(rows), item.bits, source.name)
@@ -243,10 +244,10 @@ class _Packer:
                 else:
                     yield block.values
 
-        self._write_array(file, *codes())
+        self._write_array(file, codes())
         if scales:
-            self._write_array(file, *scales)
-            self._write_array(file, *biases)
+            self._write_array(file, scales)
+            self._write_array(file, biases)
 
     def _manifest(self, finished: dict[str, Finished], files: dict[str, str]) -> Manifest:
         layouts = self.plan.layouts
