@@ -1,0 +1,156 @@
+"""What README promises: its commands exist, its example runs, its links lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import make_demo_checkpoint
+import pytest
+
+from flashmoe.cli.main import COMMANDS, group, run
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def command_lines() -> Iterator[list[str]]:
+    """Every `flashmoe ...` and `make ...` line that the documents show, without comments."""
+    for document in DOCUMENTS:
+        for block in blocks(document, "sh") + blocks(document, "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words and words[0] in ("flashmoe", "make"):
+                    yield words
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as `make demo` leaves it, with fewer layers: .demo/checkpoint and .demo/model."""
+    directory = tmp_path_factory.mktemp("front-door")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_demo_checkpoint, "LAYERS", 4)
+        make_demo_checkpoint.make(directory / ".demo" / "checkpoint")
+    assert run(["pack", str(directory / ".demo/checkpoint"), str(directory / ".demo/model")]) == 0
+    return directory
+
+
+def test_the_readme_shows_both_commands_and_every_subcommand() -> None:
+    shown = {tuple(words[:2]) for words in command_lines()}
+    assert {("make", "demo"), ("make", "test")} <= shown
+    assert {("flashmoe", name) for name in COMMANDS} <= shown
+
+
+@pytest.mark.parametrize("words", list(command_lines()), ids=shlex.join)
+def test_a_command_that_is_shown_exists_with_its_options(words: list[str]) -> None:
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+        return
+    command = group.get_command(click.Context(group), words[1])
+    assert command is not None
+    options = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
+    given = {word.partition("=")[0] for word in words[2:] if re.match(r"-{1,2}[a-z]", word)}
+    assert given <= options
+
+
+def test_the_python_example_of_the_readme_is_the_one_that_runs() -> None:
+    (shown,) = blocks(ROOT / "README.md", "python")
+    example = (ROOT / "examples" / "ten_lines.py").read_text()
+    assert shown.strip() == example.partition('"""\n\n')[2].strip()
+    assert len([line for line in shown.splitlines() if line.strip()]) <= 10
+
+
+def test_the_python_example_runs(demo: Path) -> None:
+    example = ROOT / "examples" / "ten_lines.py"
+    result = subprocess.run([sys.executable, example], cwd=demo, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    *_, completion, shape = result.stdout.splitlines()
+    assert "The lighthouse" not in completion  # an answer holds what was generated, not the prompt
+    assert re.fullmatch(r"\(\d+, \d+\)", shape)
+
+
+def test_the_same_seed_gives_the_same_text_on_the_command_line(demo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outputs = set()
+    for _ in range(2):
+        arguments = [
+            "run",
+            str(demo / ".demo/model"),
+            "-p",
+            "雨?",
+            "--max-tokens",
+            "8",
+            "--seed",
+            "5",
+            "--temperature",
+            "1",
+        ]
+        assert run(arguments) == 0
+        outputs.add(capfd.readouterr().out)
+    assert len(outputs) == 1
+    assert outputs.pop().strip()
+
+
+def test_a_model_of_linear_attention_alone_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_demo_checkpoint, "LAYERS", 1)
+        make_demo_checkpoint.make(tmp_path / "checkpoint")
+    assert run(["pack", str(tmp_path / "checkpoint"), str(tmp_path / "model")]) == 0
+    assert run(["run", str(tmp_path / "model"), "-p", "x", "--max-tokens", "4"]) == 0
+    assert capfd.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "{nowhere}", "-p", "x"], "nowhere"),
+        (["run", "{checkpoint}", "-p", "x"], "flashmoe pack"),
+        (["run", "{model}", "-p", "x", "--memory", "12 parsecs"], "'12 parsecs' is not a size"),
+        (["run", "{model}", "-p", "x", "--memory", "1MB"], "may use 1.00 MB"),
+        (["run", "{model}", "-p", "x", "--max-tokens", "-3"], "max_tokens must be"),
+        (["run", "{model}", "-p", "x", "--experts-per-token", "65"], "64 experts"),
+        (["run", "{model}", "-p", "x", "--temperature", "-1"], "temperature"),
+        (["info", "{checkpoint}"], "flashmoe pack"),
+        (["verify", "{nowhere}"], "nowhere"),
+        (["pack", "{model}", "{nowhere}"], "holds no checkpoint"),
+    ],
+    ids=lambda value: shlex.join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_gives_a_sentence_that_names_it(
+    demo: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    places = {name: str(demo / ".demo" / name) for name in ("checkpoint", "model", "nowhere")}
+    assert run([argument.format(**places) for argument in arguments]) in (1, 2)
+    error = capfd.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not (demo / ".demo/nowhere").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_gives_a_sentence(demo: Path) -> None:
+    program = "from flashmoe.cli.main import main; main()"
+    with Path("/dev/full").open("w") as full:
+        arguments = [sys.executable, "-c", program, "run", ".demo/model", "-p", "x", "--max-tokens", "4"]
+        result = subprocess.run(arguments, cwd=demo, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.endswith("flashmoe: No space left on device.\n")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text())
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_what_the_documents_and_hooks_run_is_executable() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert os.access(ROOT / "examples" / "demo.sh", os.X_OK)
