@@ -50,7 +50,7 @@ class Settings:
     memory: byte budget for everything the engine holds (trunk, state, scratch, experts); None: what the machine leaves.
     threads: compute threads; None: one per physical core this process may use.
     experts_per_token: overrides the model's own top-k, and changes its answers.
-    context: tokens a sequence may grow to; None: the model's own limit, as far as memory goes.
+    context: tokens a sequence may grow to; None: 32768, or less where the model or the memory ends sooner.
     chunk_tokens: prompt tokens that go through a layer together; None: from the memory plan. Does not change answers.
     """
 

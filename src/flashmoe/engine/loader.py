@@ -24,8 +24,11 @@ from flashmoe.streaming.memory import MemoryPlan, physical_cores, plan
 from flashmoe.streaming.reader import ExpertFile
 
 _LARGEST_CHUNK = 1024
+_COMMON_CONTEXT = 32768
+"""Tokens reserved for unless a context is asked for: twice a coding agent's prompt. The published models' own limit
+(262144) would take a quarter of 20 GB from the experts of 35B, for conversations that few have."""
 _STATE_SHARE = 4
-"""Unless a context is asked for, the state may take a quarter of what the smallest arena leaves: experts earn more."""
+"""Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
 _SCRATCH_SHARE = 16
 
 
@@ -100,7 +103,7 @@ def _shape(layout: RecordLayout, name: str) -> tuple[int, int]:
 def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Settings) -> tuple[MemoryPlan, Limits]:
     """Share the budget out, and settle the context and the chunk where the settings leave them open.
 
-    A context asked for is reserved in full; else it is the model's own limit as far as a share of the memory goes.
+    A context asked for is reserved in full; else what most conversations need, as far as a share of the memory goes.
     """
     if settings.context and settings.context > config.max_context:
         raise CapacityError(
@@ -126,7 +129,7 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
     spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
     # Without full attention a token adds nothing to the state.
     affordable = 1 + spare // _STATE_SHARE // per_token if per_token else config.max_context
-    context = settings.context or min(config.max_context, affordable)
+    context = settings.context or min(config.max_context, _COMMON_CONTEXT, affordable)
     if settings.chunk_tokens is None:
         while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk) <= spare // _SCRATCH_SHARE:
             chunk *= 2

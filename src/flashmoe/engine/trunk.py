@@ -54,7 +54,7 @@ class Trunk:
         groups = (rows, columns // GROUP)
         scales, biases = self.array(f"{tensor.name}.scales"), self.array(f"{tensor.name}.biases")
         bits_fit = values.shape in [(rows, columns * bits // 32) for bits in (2, 4, 8)] and columns % GROUP == 0
-        if not bits_fit or not (scales.shape == biases.shape == groups) or scales.dtype != biases.dtype != np.uint16:
+        if not bits_fit or any(a.shape != groups or a.dtype != np.uint16 for a in (scales, biases)):
             raise self._mismatch(name, f"its parts are not a quantised matrix of {[rows, columns]}")
         return AffineMatrix(values.view(np.uint32), scales.view(np.uint16), biases.view(np.uint16))
 
