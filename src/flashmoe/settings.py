@@ -52,6 +52,7 @@ class Settings:
     experts_per_token: overrides the model's own top-k, and changes its answers.
     context: tokens a sequence may grow to; None: 32768, or less where the model or the memory ends sooner.
     chunk_tokens: prompt tokens that go through a layer together; None: from the memory plan. Does not change answers.
+    sequences: the most that run at a time, fewer where memory is short. Each has a state; answers do not change.
     """
 
     memory: int | None = None
@@ -60,11 +61,12 @@ class Settings:
     experts_per_token: int | None = None
     context: int | None = None
     chunk_tokens: int | None = None
+    sequences: int = 1
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise FlashMoeError(f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}.")
-        for name in ("memory", "threads", "experts_per_token", "context", "chunk_tokens"):
+        for name in ("memory", "threads", "experts_per_token", "context", "chunk_tokens", "sequences"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise FlashMoeError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -1,10 +1,18 @@
-"""A progress bar with bytes and time left, on stderr. Knows two numbers: done and total."""
+"""Progress bars with time left, on stderr. Know two numbers: done and total."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 Report = Callable[[int, int], None]
 
@@ -27,3 +35,12 @@ def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """`report(done)` of `total` things; the bar goes away at the end."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flashmoe.engine.generation import Statistics
+from flashmoe.engine.routing_trace import RoutingRecorder
 from flashmoe.errors import FlashMoeError
 from flashmoe.settings import BACKENDS, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
@@ -34,9 +35,19 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
 @click.option("--frequency-penalty", type=float)
 @click.option("--repetition-penalty", type=float)
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option(
+    "--record-routing", metavar="FILE", type=click.Path(path_type=Path), help="Save which experts were chosen."
+)
 @click.option("--stats", is_flag=True, help="Where the time went, at the end.")
 def command(
-    directory: Path, prompt: str, system: str | None, raw: bool, no_thinking: bool, stats: bool, **options: Any
+    directory: Path,
+    prompt: str,
+    system: str | None,
+    raw: bool,
+    no_thinking: bool,
+    record_routing: Path | None,
+    stats: bool,
+    **options: Any,
 ) -> None:
     """Generate text from a prompt with the packed model in DIR."""
     if raw and (system is not None or no_thinking):
@@ -51,7 +62,12 @@ def command(
         stream = engine.stream(
             prompt if raw else messages, raw=raw, enable_thinking=False if no_thinking else None, **options
         )
+        recorder = RoutingRecorder(engine.engine.config)
+        if record_routing:
+            engine.engine.observers.append(recorder)
         interrupted = not _print_text(stream)
+        if record_routing:
+            recorder.trace().save(record_routing)
         _print_statistics(engine, stream.stats, details=stats)
     if interrupted:
         raise click.Abort

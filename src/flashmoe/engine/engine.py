@@ -17,25 +17,30 @@ from flashmoe.engine.state import SequenceState
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.decoder import Decoder
+from flashmoe.models.observer import RoutingObserver
 from flashmoe.ops.interface import Array, Ops
 from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.memory import MemoryPlan
 
 Logits = NDArray[np.float32]
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """context: tokens a sequence may grow to. chunk: prompt tokens that go through a layer together."""
+    """context: tokens a sequence may grow to. chunk: prompt tokens that go through a layer together. sequences: those
+    that may run at a time."""
 
     context: int
     chunk: int
+    sequences: int = 1
 
 
 class Engine:
     """A loaded model (engine.loader makes it). One thread uses it; close it, or use it in a `with` block.
 
-    own_top_k: experts per token as the model was made. defaults: the checkpoint's generation_config.json.
+    own_top_k: experts per token as the model was made. defaults: the checkpoint's generation_config.json. observers:
+    told of every routing decision from now on.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Engine:
     ) -> None:
         self.ops, self.decoder, self.store = ops, decoder, store
         self.plan, self.limits, self.own_top_k, self.defaults = plan, limits, own_top_k, defaults
+        self.observers: list[RoutingObserver] = []
 
     @property
     def config(self) -> ModelConfig:
@@ -76,7 +82,7 @@ class Engine:
         """
         for state, tokens in parts:
             self.check_context(state.length + len(tokens))
-        x = self.decoder.forward(make_batch(parts), self.store)
+        x = self.decoder.forward(make_batch(parts), self.store, self.observers)
         for state, tokens in parts:
             state.length += len(tokens)
         return x
@@ -90,11 +96,19 @@ class Engine:
 
     def logits(self, token_ids: ArrayLike) -> Logits:
         """Logits float32 [T, vocab] of a sequence of its own: row t says what follows tokens 0..t."""
+        rows = list(self.logit_blocks(token_ids))
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def logit_blocks(self, token_ids: ArrayLike) -> Iterator[Logits]:
+        """The rows of `logits` in order, so many at a time as take a few MiB."""
         tokens = self.check_tokens(token_ids)
         state = self.new_sequence()
         self.check_context(len(tokens))
-        rows = [np.asarray(self.decoder.logits(self.forward([(state, chunk)]))) for chunk in self._chunks(tokens)]
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        rows = max(1, _BLOCK_BYTES // (4 * self.config.vocab))
+        for chunk in self._chunks(tokens):
+            x = self.forward([(state, chunk)])
+            for begin in range(0, len(chunk), rows):
+                yield np.asarray(self.decoder.logits(x[begin : begin + rows]))
 
     def check_context(self, length: int) -> None:
         """Raise CapacityError if a sequence of `length` tokens does not fit."""

@@ -30,6 +30,8 @@ _COMMON_CONTEXT = 32768
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
 _SCRATCH_SHARE = 16
+_SHARED_CONTEXT = 4096
+"""Tokens for which each of several sequences shall have room where no context is asked for; at worst it is half."""
 
 
 def load_engine(directory: Path, settings: Settings) -> Engine:
@@ -104,33 +106,37 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
     """Share the budget out, and settle the context and the chunk where the settings leave them open.
 
     A context asked for is reserved in full; else what most conversations need, as far as a share of the memory goes.
+    That share also bounds how many of the sequences asked for may run at a time.
     """
     if settings.context and settings.context > config.max_context:
         raise CapacityError(
             f"A context of {settings.context} tokens is more than the {config.max_context} this model was made for."
         )
     slot_bytes = max(layout.record_bytes for layout in manifest.layouts)
-    fixed = fixed_state_bytes(config)
+    fixed, per_token = fixed_state_bytes(config), state_bytes_per_token(ops, config)
 
-    def attempt(budget: int | None, state: int, chunk: int) -> MemoryPlan:
+    def attempt(budget: int | None, context: int, chunk: int, sequences: int) -> MemoryPlan:
         return plan(
             budget=budget,
             trunk=manifest.trunk.bytes,
-            state=fixed + state,
-            scratch=scratch_bytes(config, chunk),
+            state=sequences * (fixed + context * per_token),
+            scratch=scratch_bytes(config, chunk, sequences),
             slot_bytes=slot_bytes,
             top_k=config.top_k,
             experts=config.experts * config.layers,
         )
 
     chunk = settings.chunk_tokens or 1
-    per_token = state_bytes_per_token(ops, config)
-    smallest = attempt(settings.memory, (settings.context or 1) * per_token, chunk)
+    smallest = attempt(settings.memory, settings.context or 1, chunk, 1)
     spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
+    share = spare // _STATE_SHARE
+    usual = settings.context or min(config.max_context, _SHARED_CONTEXT)
+    sequences = min(settings.sequences, 1 + share // (fixed + usual * per_token + 4 * config.vocab))
     # Without full attention a token adds nothing to the state.
-    affordable = 1 + spare // _STATE_SHARE // per_token if per_token else config.max_context
+    left = share - (sequences - 1) * (fixed + 4 * config.vocab)
+    affordable = 1 + left // sequences // per_token if per_token else config.max_context
     context = settings.context or min(config.max_context, _COMMON_CONTEXT, affordable)
     if settings.chunk_tokens is None:
-        while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk) <= spare // _SCRATCH_SHARE:
+        while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk, sequences) <= spare // _SCRATCH_SHARE:
             chunk *= 2
-    return attempt(smallest.budget, context * per_token, chunk), Limits(context, chunk)
+    return attempt(smallest.budget, context, chunk, sequences), Limits(context, chunk, sequences)

@@ -11,8 +11,8 @@ from typing import Any
 from flashmoe.errors import FormatError
 
 
-def parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in UTF-8 `text`. Duplicate keys, NaN, lone surrogates and absurd nesting are errors."""
+def parse_value(text: bytes, where: str) -> Any:
+    """The JSON value in UTF-8 `text`. Duplicate keys, NaN, lone surrogates and absurd nesting are errors."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -31,6 +31,12 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise FormatError(f"{where} is not valid JSON: {reason}.") from None
+    return value
+
+
+def parse_object(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in UTF-8 `text`, as strict as `parse_value`."""
+    value = parse_value(text, where)
     if not isinstance(value, dict):
         raise FormatError(f"{where} must be a JSON object, not {type(value).__name__}.")
     return value

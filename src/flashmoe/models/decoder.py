@@ -15,6 +15,7 @@ from flashmoe.models.attention import FullAttention
 from flashmoe.models.batch import Batch
 from flashmoe.models.gated_delta_net import GatedDeltaNet
 from flashmoe.models.moe import ExpertSource, MixtureOfExperts
+from flashmoe.models.observer import RoutingObserver
 from flashmoe.models.rope import Rope
 from flashmoe.ops.interface import Array, Handle, Ops
 
@@ -65,15 +66,21 @@ class Decoder:
         """The mixers' states of an empty sequence, one a layer."""
         return [layer.mixer.new_state() for layer in self.layers]
 
-    def forward(self, batch: Batch, source: ExpertSource) -> Array:
+    def forward(self, batch: Batch, source: ExpertSource, observers: Sequence[RoutingObserver] = ()) -> Array:
         """The last layer's output [T, D]; the batch's states go on by its tokens."""
+        for observer in observers:
+            observer.begin(batch)
         ops, eps = self.ops, self.config.eps
         cos, sin = self.rope(batch.positions)
         rope = ops.vector(cos), ops.vector(sin)
         x = ops.embed(self.embedding, batch.tokens)
         for i, layer in enumerate(self.layers):
             x = x + layer.mixer(ops.rms_norm(x, layer.mixer_norm, eps), batch.spans, i, rope)
-            x = x + layer.moe(ops.rms_norm(x, layer.moe_norm, eps), i, source)
+            y = ops.rms_norm(x, layer.moe_norm, eps)
+            routing = layer.moe.route(y)
+            for observer in observers:
+                observer.routed(i, x, *routing)
+            x = x + layer.moe(y, routing, i, source)
         return x
 
     def logits(self, x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 Invariant: an expert's output for a token lands in a row of its own and rows are summed by rank, so neither the order of
 arrival nor the number of experts that fit in memory changes an answer. The experts come through `ExpertSource` alone,
-layer and ids in, slots out: whatever records or foresees routing wraps that and leaves this file as it is.
+layer and ids in, slots out. Routing is a step of its own, so that an observer can be told between the two.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,8 @@ from flashmoe.ops.interface import Array, Handle, Ops
 from flashmoe.ops.weights import ExpertWork
 
 Indices = NDArray[np.int32]
+Routing = tuple[Indices, Array]
+"""Ids and weights [T, K], by falling weight."""
 
 
 class Lease(Protocol):
@@ -110,10 +112,15 @@ class MixtureOfExperts:
             self.shared = (weights[f"{shared}.gate_proj"], weights[f"{shared}.up_proj"], weights[f"{shared}.down_proj"])
             self.shared_gate = [weights[f"{prefix}.shared_expert_gate"]]
 
-    def __call__(self, x: Array, layer: int, source: ExpertSource) -> Array:
+    def route(self, x: Array) -> Routing:
+        """The experts of rows x [T, D]."""
+        return self.ops.route(x, self.router, self.config.top_k, self.config.renormalise)
+
+    def __call__(self, x: Array, routing: Routing, layer: int, source: ExpertSource) -> Array:
+        """[T, D] from rows x [T, D], the input of `route`, and what it gave."""
         ops, c = self.ops, self.config
         tokens = x.shape[0]
-        ids, weights = ops.route(x, self.router, c.top_k, c.renormalise)
+        ids, weights = routing
         assignment = Assignment.of(ids)
         outputs = ops.empty(tokens * c.top_k, c.hidden)
         shared = gate = None

@@ -1,0 +1,173 @@
+"""`flashmoe eval DIR`: a table on stdout, or one JSON object; progress on stderr.
+
+Ctrl-C ends the measurement that runs; what was measured until then is reported, and the exit code is 130.
+"""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flashmoe.cli.progress import count_bar
+from flashmoe.engine.routing_trace import RoutingRecorder
+from flashmoe.errors import FlashMoeError
+from flashmoe.evaluation.answering import Score, answer_cases
+from flashmoe.evaluation.cases import Case, read_cases, spread
+from flashmoe.evaluation.divergence import check_comparable, divergence
+from flashmoe.evaluation.perplexity import perplexity, windows
+from flashmoe.evaluation.report import Report
+from flashmoe.settings import BACKENDS, parse_bytes
+from flashmoe.streaming.memory import available_memory
+from flashmoe.text_engine import TextEngine, load
+
+SHIPPED = Path(__file__).parents[1] / "demo"
+CASES, TEXT = SHIPPED / "test.jsonl", SHIPPED / "validation.txt"
+SEQUENCES = 16
+"""Cases that decode together: a small model's step costs Python's time, a large one's reads serve all of them."""
+_SHARE_OF_MEMORY = 0.9
+
+
+@click.command("eval")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--text", metavar="FILE", type=click.Path(path_type=Path), help="Measure perplexity on this text.")
+@click.option("--cases", metavar="FILE", type=click.Path(path_type=Path), help="Ask these cases, one JSON a line.")
+@click.option("--against", metavar="DIR2", type=click.Path(path_type=Path), help="A more precise pack to compare with.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), help="At most so many cases, and windows of the text."
+)
+@click.option(
+    "--window", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens of the text at a time."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer.")
+@click.option(
+    "--record-routing", metavar="FILE", type=click.Path(path_type=Path), help="Save which experts were chosen."
+)
+@click.option("--memory", help="Memory for everything, like 4GiB; halved with --against [default: what there is]")
+@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
+@click.option("--context", type=int, help="Tokens a case may grow to [default: what fits]")
+@click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    directory: Path,
+    text: Path | None,
+    cases: Path | None,
+    against: Path | None,
+    limit: int | None,
+    window: int,
+    max_tokens: int,
+    record_routing: Path | None,
+    memory: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure how good the answers of the packed model in DIR are: perplexity of a text, tool calls and JSON on a test
+    set, and with --against the divergence from a more precise pack of the same model.
+
+    Without --text and --cases, the text and the cases that come with Flash-MoE. Answers are greedy.
+    """
+    neither = text is None and cases is None
+    report = Report(str(directory), window=window)
+    if text or neither or against:
+        report.text = str(text or TEXT)
+    chosen_cases: list[Case] = []
+    if cases or neither:
+        report.cases = str(cases or CASES)
+        chosen_cases = spread(read_cases(Path(report.cases)), limit)
+    with ExitStack() as stack:
+        engine, precise = _load(stack, directory, against, memory, settings)
+        report.chosen = engine.engine.summary
+        click.echo(report.chosen, err=True)
+        recorder = RoutingRecorder(engine.engine.config)
+        if record_routing:
+            engine.engine.observers.append(recorder)
+        try:
+            if report.text:
+                _measure_text(engine, precise, limit, report)
+            if chosen_cases:
+                _measure_cases(engine, chosen_cases, max_tokens, report)
+        except KeyboardInterrupt:
+            report.interrupted = True
+        if record_routing:
+            recorder.trace().save(record_routing)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    else:
+        _print_table(report)
+    if report.interrupted:
+        raise click.Abort
+
+
+def _load(
+    stack: ExitStack, directory: Path, against: Path | None, memory: str | None, settings: dict[str, Any]
+) -> tuple[TextEngine, TextEngine | None]:
+    """The model, and the one to compare it with; each may take half of the memory if there are two."""
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    if memory or against:
+        chosen["memory"] = parse_bytes(memory) if memory else int(available_memory() * _SHARE_OF_MEMORY)
+    if not against:
+        return stack.enter_context(load(directory, sequences=SEQUENCES, **chosen)), None
+    chosen["memory"] //= 2
+    engine = stack.enter_context(load(directory, sequences=SEQUENCES, **chosen))
+    # The model as it was made: what changes answers is what is measured.
+    precise = stack.enter_context(load(against, **{k: v for k, v in chosen.items() if k != "experts_per_token"}))
+    check_comparable(precise, engine)
+    return engine, precise
+
+
+def _measure_text(engine: TextEngine, precise: TextEngine | None, limit: int | None, report: Report) -> None:
+    tokens = engine.tokenizer.encode(_read_text(Path(report.text or "")))
+    sequences = windows(tokens, report.window)[:limit]
+    total = sum(len(sequence) - 1 for sequence in sequences)
+    with count_bar("Reading the text", total) as progress:
+        report.perplexity = perplexity(engine.engine, engine.tokenizer, sequences, progress)
+    if precise:
+        report.against = str(precise.directory)
+        with count_bar("Comparing", total) as progress:
+            report.divergence = divergence(precise.engine, engine.engine, sequences, progress)
+
+
+def _measure_cases(engine: TextEngine, cases: list[Case], max_tokens: int, report: Report) -> None:
+    report.score = Score()
+    with count_bar("Asking", len(cases)) as progress:
+        for answered in answer_cases(engine, cases, max_tokens):
+            report.score.add(answered)
+            progress(report.score.total.cases)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FlashMoeError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise FlashMoeError(f"{path} is not UTF-8; convert it first.") from None
+
+
+def _print_table(report: Report) -> None:
+    console = Console(soft_wrap=True)
+    table = Table(title=report.directory, title_justify="left")
+    for heading in ("", "count", "share", "95 % interval"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for what, share in report.shares():
+        low, high = share.interval
+        table.add_row(what, str(share), f"{share.value:.1%}", f"{low:.1%} to {high:.1%}")
+    if table.row_count:
+        console.print(table)
+    if found := report.perplexity:
+        console.print(
+            f"perplexity {found.perplexity:.4f}, {found.bits_per_byte:.4f} bits a byte ({found.tokens} tokens of "
+            f"{report.text}, {report.window} at a time)",
+            highlight=False,
+        )
+    if apart := report.divergence:
+        console.print(
+            f"KL from {report.against} {apart.nats:.6f} nats a token (standard error {apart.error:.6f})",
+            highlight=False,
+        )
+    if report.interrupted:
+        console.print("Interrupted: these are the results so far.")
