@@ -80,7 +80,7 @@ def _fault_in_object(value: Mapping[str, Json], schema: Mapping[str, Json], wher
     properties, required = schema.get("properties"), schema.get("required")
     known = properties if isinstance(properties, Mapping) else {}
     for name in required if isinstance(required, list) else []:
-        if name not in value:
+        if isinstance(name, str) and name not in value:
             return f"{where} lacks {name!r}"
     for name, item in value.items():
         if name not in known and schema.get("additionalProperties") is False:
