@@ -31,18 +31,21 @@ KNOWS: dict[str, set[str]] = {
     "pack": {"pack.manifest", "files", "hub", "models", "ops.weights", "settings", "_native"},
     "chat": {"files"},
     "engine": {"files", "models", "ops", "ops.weights", "ops.interface", "pack.manifest", "settings", "streaming"},
+    "measure": {"_native", "engine", "files", "models", "ops", "ops.weights", "ops.interface", "pack", "pack.manifest"}
+    | {"settings", "streaming"},
     "text_engine": {"chat", "engine", "files", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
     "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
-    | {"evaluation", "text_engine"},
+    | {"evaluation", "measure", "text_engine"},
     "": {"settings", "text_engine"},
 }
 # Third-party packages and the only rooms that may import them; what is not listed nobody may.
 OUTSIDE: dict[str, set[str]] = {
-    "numpy": {"files", "hub", "pack", "models", "ops", "streaming", "engine", "text_engine", "evaluation", "cli"},
+    "numpy": {"files", "hub", "pack", "models", "ops", "streaming", "engine", "text_engine", "evaluation", "measure"}
+    | {"cli"},
     "ml_dtypes": {"files", "hub", "pack", "ops", "engine"},
     "xxhash": {"files", "pack"},
-    "psutil": {"streaming"},
+    "psutil": {"measure", "streaming"},
     "tokenizers": {"chat"},
     "jinja2": {"chat"},
     "click": {"cli"},

@@ -19,6 +19,7 @@ COMMANDS = {
     "synth": "Write a packed model of true shapes with random weights.",
     "run": "Generate text from a prompt.",
     "eval": "Measure how good a packed model's answers are.",
+    "doctor": "Measure what this machine can do: disk, memory, processors, limits.",
 }
 
 
