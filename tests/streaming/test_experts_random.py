@@ -15,6 +15,7 @@ from record_files import PAGE, ids, make_model, record, wait_for_all, write_laye
 
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.streaming.experts import ExpertStore, Lease
+from flashmoe.streaming.policy import POLICIES, LeastRecentlyUsed
 
 EXPERTS = (12, 12, 9)
 RECORD_BYTES = (PAGE, 3 * PAGE, 2 * PAGE)
@@ -48,7 +49,7 @@ def test_hits_are_those_of_a_plain_lru_cache(slots: int, fetches: list[tuple[int
     with tempfile.TemporaryDirectory() as directory:
         files = make_model(Path(directory), EXPERTS, RECORD_BYTES)
         plain = PlainCache(slots)
-        with ExpertStore(files, slots) as store:
+        with ExpertStore(files, slots, policy=LeastRecentlyUsed) as store:
             for layer, wanted in fetches:
                 before = store.stats.misses
                 with store.fetch(layer, ids(*wanted)) as lease:
@@ -73,11 +74,11 @@ class StoreMachine(RuleBasedStateMachine):
     SLOTS = 9
     leases: Bundle[OpenLease] = Bundle("leases")
 
-    @initialize(direct=st.booleans(), threads=st.integers(1, 4))
-    def start(self, direct: bool, threads: int) -> None:
+    @initialize(direct=st.booleans(), threads=st.integers(1, 4), policy=st.sampled_from(sorted(POLICIES)))
+    def start(self, direct: bool, threads: int, policy: str) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.files = make_model(Path(self.directory.name), EXPERTS, RECORD_BYTES)
-        self.store = ExpertStore(self.files, self.SLOTS, direct=direct, threads=threads)
+        self.store = ExpertStore(self.files, self.SLOTS, direct=direct, threads=threads, policy=POLICIES[policy])
         self.open: list[OpenLease] = []
         self.damaged = False
 

@@ -1,40 +1,207 @@
-"""Least recently used, against its definition."""
+"""Each cache policy against a plain model of itself, and all of them against what a policy must never do."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_policies import HALF_LIFE, PlainLfu, PlainLru, PlainS3Fifo, fewest_misses
 
-from flashmoe.streaming.policy import LeastRecentlyUsed
+from flashmoe.streaming.belady import Belady
+from flashmoe.streaming.policy import POLICIES, LeastFrequentlyUsed, LeastRecentlyUsed
+from flashmoe.streaming.s3fifo import S3Fifo
+from flashmoe.streaming.slot_ranking import SlotRanking
 
-SLOTS = 6
-slots = st.integers(0, SLOTS - 1)
-step = st.one_of(
-    st.tuples(st.just("touch"), st.lists(slots, unique=True)), st.tuples(st.just("forget"), slots.map(lambda s: [s]))
-)
+KEYS = 9
+SLOTS = st.sampled_from([4, 6, 12, 30])  # 30: S3-FIFO's small queue then holds more than one
+keys = st.lists(st.integers(0, KEYS - 1), min_size=1, max_size=4, unique=True)
+many_keys = st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True)
 
 
-@given(st.lists(step), st.lists(st.integers(0, 2), min_size=SLOTS, max_size=SLOTS).filter(lambda pins: 0 in pins))
-def test_the_victim_is_the_unpinned_slot_used_longest_ago(steps: list[tuple[str, list[int]]], pins: list[int]) -> None:
-    policy = LeastRecentlyUsed(SLOTS)
-    last_use = dict.fromkeys(range(SLOTS), 0)
-    time = 0
-    for action, touched in steps:
-        if action == "touch":
-            policy.touch(np.array(touched, dtype=np.intp))
-            for slot in touched:
-                time += 1
-                last_use[slot] = time
+@dataclass
+class Use:
+    """A fetch of these keys, by so many tokens each, while some of the other slots are pinned."""
+
+    keys: list[int]
+    uses: list[int] | None
+    pins: list[int]
+
+
+@dataclass
+class Drop:
+    """The slot that holds this key, if one does, turns out to hold nothing."""
+
+    key: int
+
+
+def steps(keys: st.SearchStrategy[list[int]]) -> st.SearchStrategy[list[Use | Drop]]:
+    def use(wanted: list[int]) -> st.SearchStrategy[Use]:
+        counts = st.lists(st.integers(1, 5), min_size=len(wanted), max_size=len(wanted))
+        return st.builds(Use, st.just(wanted), st.none() | counts, st.lists(st.integers(0, 29), max_size=3))
+
+    return st.lists(keys.flatmap(use) | st.builds(Drop, st.integers(0, KEYS - 1)), max_size=40)
+
+
+@dataclass
+class Cache:
+    """What a store does with a policy. `choose` sees every choice of victims: (pinned slots, count) -> slots."""
+
+    slots: int
+    policy: Any
+    choose: Any
+    follower: Any = None
+    where: dict[int, int] = field(default_factory=dict)
+    misses: int = 0
+
+    def run(self, step: Use | Drop) -> None:
+        if isinstance(step, Drop):
+            if step.key in self.where:
+                self.tell("forget", self.where.pop(step.key))
+            return
+        missing = [key for key in step.keys if key not in self.where]
+        hits = {self.where[key] for key in step.keys if key in self.where}
+        others = [slot for slot in dict.fromkeys(p % self.slots for p in step.pins) if slot not in hits]
+        pinned = hits | set(others[: max(0, self.slots - len(step.keys))])
+        for key, slot in zip(missing, self.choose(pinned, len(missing)), strict=True):
+            self.where = {k: s for k, s in self.where.items() if s != slot}
+            self.where[key] = slot
+            self.tell("admit", slot, key)
+        self.misses += len(missing)
+        self.tell("touch", [self.where[key] for key in step.keys], step.uses)
+
+    def tell(self, what: str, *arguments: Any) -> None:
+        for policy in (self.policy, self.follower):
+            if policy is not None:
+                getattr(policy, what)(*arguments)
+
+
+def victims(policy: Any, slots: int, pinned: set[int], count: int) -> list[int]:
+    pins = np.zeros(slots, dtype=np.int32)
+    pins[list(pinned)] = 1
+    chosen: list[int] = policy.victims(pins, count)
+    return chosen
+
+
+@pytest.mark.parametrize(("made", "plain"), [(LeastRecentlyUsed, PlainLru), (S3Fifo, PlainS3Fifo)])
+@given(slots=SLOTS, steps=steps(many_keys))
+def test_victims_are_those_of_a_plain_model(made, plain, slots, steps):
+    policy, model = made(slots, 100), plain(slots, 100)
+
+    def choose(pinned: set[int], count: int) -> list[int]:
+        chosen = victims(policy, slots, pinned, count)
+        assert chosen == model.victims(pinned, count)
+        return chosen
+
+    cache = Cache(slots, policy, choose, model)
+    for step in steps:
+        cache.run(step)
+
+
+@pytest.mark.parametrize("largest_weight", [LeastFrequentlyUsed._LARGEST_WEIGHT, 1.5])
+@given(slots=SLOTS, steps=steps(keys))
+def test_no_score_by_definition_is_lower_than_a_victims(largest_weight, slots, steps):
+    policy, model = LeastFrequentlyUsed(slots, KEYS, HALF_LIFE), PlainLfu(slots, KEYS)
+    policy._LARGEST_WEIGHT = largest_weight  # a small one scales the scores down often
+
+    def choose(pinned: set[int], count: int) -> list[int]:
+        chosen = victims(policy, slots, pinned, count)
+        left = [slot for slot in range(slots) if slot not in pinned and slot not in chosen]
+        order = [model.rank(slot) for slot in chosen] + [min(map(model.rank, left), default=np.inf)]
+        assert all(low <= high + 1e-9 for low, high in pairwise(order))
+        return chosen
+
+    cache = Cache(slots, policy, choose, model)
+    for step in steps:
+        cache.run(step)
+
+
+@given(slots=st.integers(3, 5), fetches=st.lists(keys.map(lambda k: k[:3]), min_size=1, max_size=10))
+@settings(max_examples=60)
+def test_nothing_beats_belady_and_belady_beats_nothing_possible(slots, fetches):
+    belady = Belady(slots, [key for keys in fetches for key in keys])
+    cache = Cache(slots, belady, lambda pinned, count: victims(belady, slots, pinned, count))
+    for wanted in fetches:
+        cache.run(Use(wanted, None, []))
+    assert cache.misses == fewest_misses(slots, fetches)
+
+
+@pytest.mark.parametrize("name", [*POLICIES, "belady"])
+@given(slots=SLOTS, steps=steps(many_keys))
+def test_victims_are_distinct_and_never_pinned(name, slots, steps):
+    used = [key for step in steps if isinstance(step, Use) for key in step.keys]
+    policy = Belady(slots, used) if name == "belady" else POLICIES[name](slots, 100)
+
+    def choose(pinned: set[int], count: int) -> list[int]:
+        chosen = victims(policy, slots, pinned, count)
+        assert len(set(chosen)) == count
+        assert not set(chosen) & pinned
+        empty = set(range(slots)) - set(cache.where.values()) - pinned
+        assert len(empty & set(chosen)) == min(count, len(empty))
+        return chosen
+
+    cache = Cache(slots, policy, choose)
+    for step in steps:
+        cache.run(step)
+    holding = set(cache.where.values())
+    pinned = holding if len(holding) < slots else set()
+    free = slots - len(pinned)
+    assert len(set(victims(policy, slots, pinned, free))) == free  # no slot was lost
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_asking_for_victims_and_not_taking_them_loses_no_slot(name):
+    policy = POLICIES[name](6, KEYS)
+    for slot in victims(policy, 6, set(), 6):
+        policy.admit(slot, slot)
+    policy.touch(list(range(6)))
+    for _ in range(3):
+        assert sorted(victims(policy, 6, {2}, 5)) == [0, 1, 3, 4, 5]
+
+
+def test_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
+    """What least recently used cannot do."""
+    often, scan = list(range(10)), [[key] for key in range(10, 90)]
+    kept = {}
+    for name in POLICIES:
+        policy = POLICIES[name](20, 100)
+        cache = Cache(20, policy, lambda pinned, count, policy=policy: victims(policy, 20, pinned, count))
+        for wanted in [*([often] * 4), *scan]:
+            cache.run(Use(wanted, None, []))
+        kept[name] = len(set(often) & set(cache.where))
+    assert kept == {"lru": 0, "lfu": 10, "s3fifo": 10}
+
+
+def test_a_use_by_many_tokens_counts_as_many_uses():
+    policy = LeastFrequentlyUsed(2, KEYS)
+    for slot in (0, 1):
+        policy.admit(slot, slot)
+    policy.touch([0, 1], [50, 1])
+    for _ in range(20):
+        policy.touch([1])
+    assert victims(policy, 2, set(), 1) == [1]
+
+
+def test_old_uses_lose_against_new_ones():
+    policy = LeastFrequentlyUsed(2, KEYS, half_life=1.0)
+    for slot in (0, 1):
+        policy.admit(slot, slot)
+    policy.touch([0], [10])
+    for _ in range(5 * KEYS):
+        policy.touch([1])
+    assert victims(policy, 2, set(), 1) == [0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.booleans()), max_size=60))
+def test_a_ranking_is_sorting_however_ranks_went(changes):
+    ranking = SlotRanking(5)
+    for slot, rank, ask in changes:
+        if rank > ranking.ranks[slot]:
+            ranking.ranks[slot] = rank
         else:
-            policy.forget(touched[0])
-            last_use[touched[0]] = 0
-    unpinned = [slot for slot in range(SLOTS) if pins[slot] == 0]
-    assert policy.victim(np.array(pins, dtype=np.int32)) == min(unpinned, key=lambda slot: (last_use[slot], slot))
-
-
-@pytest.mark.parametrize("count", [1, SLOTS])
-def test_choosing_a_victim_changes_nothing(count: int) -> None:
-    policy = LeastRecentlyUsed(SLOTS)
-    policy.touch(np.arange(count, dtype=np.intp))
-    pins = np.zeros(SLOTS, dtype=np.int32)
-    assert policy.victim(pins) == policy.victim(pins)
+            ranking.lower(slot, rank)
+        if ask:
+            order = sorted(range(5), key=lambda slot: (ranking.ranks[slot], slot))
+            assert ranking.lowest(np.zeros(5, dtype=np.int32), 5) == order

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flashmoe.errors import CapacityError
 from flashmoe.streaming.arena import Arena
-from flashmoe.streaming.policy import LeastRecentlyUsed, Policy
+from flashmoe.streaming.policy import LeastRecentlyUsed, PolicyFactory
 from flashmoe.streaming.reader import ExpertFile, Read, RecordReader
 
 READ_THREADS = 8
@@ -86,12 +86,13 @@ class ExpertStore:
         *,
         threads: int = READ_THREADS,
         direct: bool = True,
-        policy: Policy | None = None,
+        policy: PolicyFactory = LeastRecentlyUsed,
     ) -> None:
         self._reader = RecordReader(files, threads, direct)
         self.arena = Arena(slots, max(file.record_bytes for file in files))
-        self._policy = policy or LeastRecentlyUsed(slots)
-        table: NDArray[np.intp] = np.full((len(files), max(file.experts for file in files)), -1, dtype=np.intp)
+        self._width = max(file.experts for file in files)
+        self._policy = policy(slots, len(files) * self._width)  # to it, an expert is layer * width + expert
+        table: NDArray[np.intp] = np.full((len(files), self._width), -1, dtype=np.intp)
         self._tables = list(table)  # by layer: expert -> slot, -1 while it is not readable
         self._owners: list[tuple[int, int] | None] = [None] * slots
         self._pins = np.zeros(slots, dtype=np.int32)  # leases and reads that hold a slot
@@ -129,13 +130,15 @@ class ExpertStore:
         """
         # Indices as intp throughout: NumPy converts others anew at every use, 1 to 2 us each.
         slots: NDArray[np.intp] = self._tables[layer][experts.astype(np.intp)]
+        held = slots.tolist()
         late: list[tuple[int, Read]] = []
-        if -1 in slots.tolist():
+        if -1 in held:
             late = self._start_reads(layer, experts, slots)
+            held = slots.tolist()
         else:
             self._pins[slots] += 1
-        self._policy.touch(slots)
-        self._uses += len(slots)
+        self._policy.touch(held)
+        self._uses += len(held)
         return Lease(self, slots, late)
 
     def close(self) -> None:
@@ -196,8 +199,9 @@ class ExpertStore:
                 f"Layer {layer} needs {len(experts)} experts at once, {len(absent)} of them from disk, and the arena "
                 f"of {self.arena.slots} has room for {self._free_slots()} more; give it more with --memory."
             )
-        for expert, index in sorted(absent):
-            slots[index] = slot = self._policy.victim(self._pins)
+        victims = self._policy.victims(self._pins, len(absent))
+        for (expert, index), slot in zip(sorted(absent), victims, strict=True):
+            slots[index] = slot
             late.append((index, self._start_read(layer, expert, slot)))
         self._misses += len(absent)
         return late
@@ -206,6 +210,7 @@ class ExpertStore:
         if owner := self._owners[slot]:
             self._tables[owner[0]][owner[1]] = -1
         self._owners[slot] = (layer, expert)
+        self._policy.admit(slot, layer * self._width + expert)
         self._pins[slot] = 2  # the lease's and the read's own
         read = self._reader.submit(layer, expert, slot, self.arena.buffer, slot * self.arena.slot_bytes)
         self._reads[layer, expert] = read

@@ -1,0 +1,138 @@
+"""Cache policies written for reading alone: each looks at everything it was ever told."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+HALF_LIFE = 3.0
+
+
+class PlainLru:
+    """The slot used longest ago."""
+
+    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+        self.history: list[list[int]] = [[] for _ in range(slots)]
+        self.clock = 0
+
+    def rank(self, slot: int) -> float:
+        return max(self.history[slot], default=-1)
+
+    def victims(self, pinned: set[int], count: int) -> list[int]:
+        free = [slot for slot in range(len(self.history)) if slot not in pinned]
+        return sorted(free, key=lambda slot: (self.rank(slot), slot))[:count]
+
+    def admit(self, slot: int, key: int) -> None:
+        pass
+
+    def touch(self, slots: Sequence[int], uses: Sequence[int] | None) -> None:  # noqa: ARG002
+        for slot in slots:
+            self.clock += 1
+            self.history[slot].append(self.clock)
+
+    def forget(self, slot: int) -> None:
+        self.history[slot] = []
+
+
+class PlainLfu(PlainLru):
+    """The slot whose key has the smallest sum of uses, each halved for every HALF_LIFE * keys uses after it."""
+
+    def __init__(self, slots: int, keys: int) -> None:
+        super().__init__(slots, keys)
+        self.keys: list[int | None] = [None] * slots
+        self.uses: list[tuple[int, int, int]] = []  # key, count, the clock at that time
+        self.half_life = HALF_LIFE * keys
+
+    def rank(self, slot: int) -> float:
+        if self.keys[slot] is None:
+            return -1.0
+        return sum(
+            count * 2.0 ** ((then - self.clock) / self.half_life)
+            for key, count, then in self.uses
+            if key == self.keys[slot]
+        )
+
+    def admit(self, slot: int, key: int) -> None:
+        self.keys[slot] = key
+
+    def touch(self, slots: Sequence[int], uses: Sequence[int] | None) -> None:
+        counts = uses or [1] * len(slots)
+        self.uses += [(self.keys[slot], count, self.clock) for slot, count in zip(slots, counts, strict=True)]
+        self.clock += sum(counts)
+
+    def forget(self, slot: int) -> None:
+        self.keys[slot] = None
+
+
+class PlainS3Fifo:
+    """Lists, the head first: entries are [slot, key, uses after the first]."""
+
+    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+        self.slots = slots
+        self.empty = list(range(slots))
+        self.small: list[list[int]] = []
+        self.main: list[list[int]] = []
+        self.gone: list[int] = []
+
+    def victims(self, pinned: set[int], count: int) -> list[int]:
+        found = [slot for slot in self.empty if slot not in pinned][:count]
+        while len(found) < count:
+            slot, key, _ = self.evict(pinned)
+            self.gone = [*(k for k in self.gone if k != key), key][-self.slots :]
+            self.empty.append(slot)
+            found.append(slot)
+        return found
+
+    def evict(self, pinned: set[int]) -> list[int]:
+        turns = 0
+        while True:
+            turns += 1
+            small_is_full = len(self.small) >= max(1, self.slots // 10)
+            every_small_is_pinned = all(slot in pinned for slot, _, _ in self.small)
+            every_main_is_pinned = all(slot in pinned for slot, _, _ in self.main)
+            from_small = self.small and (
+                (small_is_full and not every_small_is_pinned) or not self.main or every_main_is_pinned
+            )
+            queue = self.small if from_small else self.main
+            entry = queue.pop(0)
+            if entry[0] in pinned:
+                queue.append(entry)
+            elif from_small and entry[2] >= 2:
+                self.main.append([entry[0], entry[1], 0])
+            elif not from_small and entry[2] > 0:
+                self.main.append([entry[0], entry[1], entry[2] - 1])
+            else:
+                return entry
+
+    def admit(self, slot: int, key: int) -> None:
+        self.forget(slot)
+        self.empty.remove(slot)
+        (self.main if key in self.gone else self.small).append([slot, key, -1])
+        self.gone = [k for k in self.gone if k != key]
+
+    def touch(self, slots: Sequence[int], uses: Sequence[int] | None) -> None:
+        for slot, count in zip(slots, uses or [1] * len(slots), strict=True):
+            (entry,) = (e for e in [*self.small, *self.main] if e[0] == slot)
+            entry[2] = min(3, entry[2] + count)
+
+    def forget(self, slot: int) -> None:
+        self.empty = [*(s for s in self.empty if s != slot), slot]
+        self.small = [e for e in self.small if e[0] != slot]
+        self.main = [e for e in self.main if e[0] != slot]
+
+
+def fewest_misses(slots: int, fetches: Sequence[Sequence[int]]) -> int:
+    """By trying every choice: the least number of misses when the keys of a fetch must be in memory together."""
+    states = {frozenset[int](): 0}  # what may be in memory, after how many misses at least
+    for keys in map(frozenset, fetches):
+        following: dict[frozenset[int], int] = {}
+        for held, misses in states.items():
+            for kept in subsets(held - keys, slots - len(keys)):
+                after = kept | keys
+                cost = misses + len(keys - held)
+                following[after] = min(cost, following.get(after, cost))
+        states = following
+    return min(states.values())
+
+
+def subsets(items: frozenset[int], most: int) -> list[frozenset[int]]:
+    """All subsets with as many elements as fit: giving up more than one must helps nobody."""
+    return [frozenset(chosen) for chosen in combinations(sorted(items), min(most, len(items)))]
