@@ -3,7 +3,7 @@
 Invariant: half a minute at most, and nothing is left behind. Knows probes and a packed model's files, not the engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,6 @@ class Machine:
     def memory_bandwidth(self) -> float:
         """Bytes a second with as many threads as the engine would take."""
         return self.memory[-1].per_second
-
-    @property
-    def disk_bandwidth(self) -> float:
-        return self.disk.best.bytes_per_second
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "verdict": verdict(self)}
@@ -73,10 +69,24 @@ def _limit(nbytes: int | None) -> str:
     return "unlimited" if nbytes is None else format_bytes(nbytes)
 
 
-def examine(directory: Path, report: Callable[[str], None] = lambda _: None) -> Machine:
-    """Probe the disk that `directory` is on and the machine. A packed model's own experts are read; elsewhere a file
-    is made for it. `report` is told what comes next. Raises FlashMoeError with what stands in the way."""
+def _silence(_: str) -> None:
+    pass
+
+
+def examine(directory: Path, report: Callable[[str], None] = _silence) -> Machine:
+    """Probe the disk that `directory` is on and the machine; `report` is told what comes next.
+
+    Raises FlashMoeError with what stands in the way.
+    """
     limits = read_limits()
+    disk, source = probe_disk_of(directory, report)
+    report("reading memory")
+    memory = probe_reading(limits, thread_counts(limits.cores))
+    return Machine(str(directory), source, disk, memory, probe_products(limits.cores), limits)
+
+
+def probe_disk_of(directory: Path, report: Callable[[str], None] = _silence) -> tuple[DiskProbe, str]:
+    """The probe, and what was read in words: a packed model's own experts, or a file made for it."""
     if (directory / NAME).is_file():
         manifest = Manifest.read(directory)
         files = [
@@ -84,15 +94,16 @@ def examine(directory: Path, report: Callable[[str], None] = lambda _: None) -> 
             for i, layer in enumerate(manifest.layers)
         ]
         report("reading experts")
-        disk, source = probe_disk(files), "its experts"
-    else:
-        report("writing a file to read")
-        with plain_file(directory) as file:
-            report("reading it")
-            disk, source = probe_disk([file]), "a temporary file"
-    report("reading memory")
-    memory = probe_memory(thread_counts(limits.cores), min(_MEMORY_BYTES, limits.available // _MEMORY_SHARE))
-    return Machine(str(directory), source, disk, memory, probe_products(limits.cores), limits)
+        return probe_disk(files), "its experts"
+    report("writing a file to read")
+    with plain_file(directory) as file:
+        report("reading it")
+        return probe_disk([file]), "a temporary file"
+
+
+def probe_reading(limits: Limits, threads: Sequence[int]) -> tuple[ThreadRate, ...]:
+    """Memory bandwidth by threads, of as much memory as can be spared."""
+    return probe_memory(threads, min(_MEMORY_BYTES, limits.available // _MEMORY_SHARE))
 
 
 def verdict(machine: Machine) -> list[str]:

@@ -1,0 +1,63 @@
+"""`flashmoe plan DIR` and `flashmoe plan --like NAME`."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+
+from flashmoe.errors import FlashMoeError
+from flashmoe.measure.prediction import Description, predict
+from flashmoe.measure.sizes import packed_sizes, published_sizes
+from flashmoe.pack.shapes import SHAPES
+from flashmoe.settings import parse_bytes
+
+
+@click.command("plan")
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--like", type=click.Choice(list(SHAPES)), help="A published model, packed at 4 bits, instead of DIR.")
+@click.option("--memory", metavar="SIZE", help="For everything: 48G, 16GiB [this and the next: default as measured]")
+@click.option("--disk", metavar="RATE", help="What the disk reads: 7GB/s.")
+@click.option("--bandwidth", metavar="RATE", help="What is read from memory by all cores: 80GB/s.")
+@click.option("--operations", metavar="RATE", help="Of 4-bit products with many rows: 400G, a second.")
+@click.option("--hit-rate", type=float, help="Share of experts found in memory [default: the share that fits]")
+@click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
+@click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    directory: Path | None,
+    like: str | None,
+    memory: str | None,
+    disk: str | None,
+    bandwidth: str | None,
+    operations: str | None,
+    hit_rate: float | None,
+    experts_per_token: int | None,
+    context: int | None,
+    as_json: bool,
+) -> None:
+    """Predict tokens a second of the packed model in DIR, and spell out the roofline.
+
+    For this machine, which is probed, or for one described by the options.
+    """
+    if (directory is None) == (like is None):
+        raise FlashMoeError("Name either a packed model's directory or, with --like, a published model.")
+    description = Description(
+        memory=None if memory is None else parse_bytes(memory),
+        disk=_rate(disk),
+        bandwidth=_rate(bandwidth),
+        operations=_rate(operations),
+        hit_rate=hit_rate,
+    )
+    if like is not None:
+        model = published_sizes(like, experts_per_token)
+    else:
+        assert directory is not None
+        model = packed_sizes(directory, experts_per_token)
+    prediction = predict(model, description, directory or Path(), context)
+    click.echo(json.dumps(prediction.as_json(), indent=1) if as_json else str(prediction))
+
+
+def _rate(text: str | None) -> float | None:
+    """`7GB/s` or `7G` as 7e9."""
+    return None if text is None else float(parse_bytes(re.sub(r"/s\s*$", "", text)))

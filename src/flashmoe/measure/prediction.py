@@ -1,0 +1,200 @@
+"""A model's speed on this machine or a described one, with every step of the reckoning.
+
+Invariant: what is described is not probed, and each figure says where it comes from. Knows probes and the engine's own
+memory plan.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flashmoe.engine.engine import Limits
+from flashmoe.engine.loader import plan_memory
+from flashmoe.engine.sizes import state_bytes_per_token
+from flashmoe.errors import FlashMoeError
+from flashmoe.measure import roofline
+from flashmoe.measure.disk import Rate
+from flashmoe.measure.doctor import probe_disk_of, probe_reading
+from flashmoe.measure.limits import read_limits
+from flashmoe.measure.processor import probe_products
+from flashmoe.measure.roofline import POSITION, Decode, Prefill, Rates
+from flashmoe.measure.sizes import ModelSizes
+from flashmoe.ops import make_ops
+from flashmoe.settings import Settings, format_bytes
+from flashmoe.streaming.experts import READ_THREADS
+from flashmoe.streaming.memory import MemoryPlan
+
+GIVEN = "given"
+MEASURED = "measured here"
+EVEN = "share of the experts that fit, as if routing were even and the cache blind"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said of a machine; None is measured on this one. Bytes, and bytes or operations a second."""
+
+    memory: int | None = None
+    disk: float | None = None
+    bandwidth: float | None = None
+    operations: float | None = None
+    hit_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.hit_rate is not None and not 0 <= self.hit_rate <= 1:
+            raise FlashMoeError(f"hit rate is a share from 0 to 1, not {self.hit_rate}.")
+        for name in ("memory", "disk", "bandwidth", "operations"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise FlashMoeError(f"{name} must be more than 0.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`sources`: where memory, disk, bandwidth, operations and the hit rate come from."""
+
+    model: ModelSizes
+    rates: Rates
+    plan: MemoryPlan
+    limits: Limits
+    decode: Decode
+    prefill: Prefill
+    sources: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        d, p, m = self.decode, self.prefill, self.model
+        return {
+            "model": m.name,
+            "experts_per_token": m.config.top_k,
+            "rates": asdict(self.rates) | {"disk": self.rates.disk},
+            "sources": self.sources,
+            "memory": {**asdict(self.plan), "total": self.plan.total},
+            "token_bytes": {
+                name: getattr(m, name) for name in ("mixers", "routers", "shared", "head", "experts")
+            } | {"state": d.state},
+            "decode": asdict(d) | {
+                "limit_tokens_per_second": 1 / d.limit,
+                "predicted_tokens_per_second": 1 / d.predicted,
+            },
+            "prefill": asdict(p) | {
+                "limit_tokens_per_second": p.tokens / p.limit if p.limit else None,
+                "predicted_tokens_per_second": p.tokens / p.predicted if p.predicted else None,
+            },
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join([*self._machine(), *self._decode(), *self._prefill()])
+
+    def _machine(self) -> list[str]:
+        m, c, r, s = self.model, self.model.config, self.rates, self.sources
+        experts = f"{c.top_k} a token"
+        if c.top_k != m.own_top_k:
+            experts += f" instead of its own {m.own_top_k}, which changes its answers"
+        speed = f"{r.operations / 1e9:.0f} billion a second, {s['operations']}" if r.operations else "not given"
+        return [
+            f"{m.name}: {c.layers} layers of {c.experts} experts of {format_bytes(m.record_bytes)}, {experts}",
+            f"  disk               {format_bytes(r.disk)}/s, {s['disk']}",
+            f"  memory bandwidth   {format_bytes(r.bandwidth)}/s, {s['bandwidth']}",
+            f"  operations         {speed}",
+            f"  memory             {s['memory']}: {self.plan}",
+        ]
+
+    def _decode(self) -> list[str]:
+        m, c, d = self.model, self.model.config, self.decode
+        table = [
+            ("mixers and norms", m.mixers),
+            ("routers", m.routers),
+            ("shared experts", m.shared),
+            ("head, a row of the embedding", m.head),
+            (f"state, {POSITION} tokens before", d.state),
+            (f"experts, {c.layers} x {c.top_k}", m.experts),
+            ("together", d.needed),
+        ]
+        return [
+            "decode, a token reads",
+            *(f"  {name:<32}{format_bytes(size):>12}" for name, size in table),
+            f"  hit rate {d.hit_rate:.1%} ({self.sources['hit_rate']}): {format_bytes(d.missed)} from disk",
+            f"  disk               {_ms(d.disk)}   bytes missed / disk",
+            f"  disk in bursts     {_ms(d.bursts)}   with {d.depth:.1f} reads in flight, as in a layer with a miss",
+            f"  memory             {_ms(d.memory)}   bytes read / memory bandwidth, of which",
+            f"    before routing   {_ms(d.before)}   mixers, routers, head, state: nothing is known to read yet",
+            f"    beside the disk  {_ms(d.beside)}   shared experts and experts",
+            f"    last to land     {_ms(d.last)}   one expert a layer, where any was missed",
+            f"  limit              {_ms(d.limit)} = max(disk, memory): {1 / d.limit:.2f} tokens/s if neither ever "
+            "waited",
+            f"  predicted          {_ms(d.predicted)} = before + max(bursts + last, beside): "
+            f"{1 / d.predicted:.2f} tokens/s, as reads begin when their layer's router has spoken",
+        ]
+
+    def _prefill(self) -> list[str]:
+        p, c = self.prefill, self.model.config
+        lines = [
+            f"prefill, chunks of {p.tokens} tokens",
+            f"  experts            {p.distinct:.0f} of {c.experts} in each layer"
+            + (", all in memory" if p.hit_rate else f", none still in memory: {format_bytes(p.missed)} from disk"),
+            f"  disk               {_ms(p.disk)}",
+        ]
+        if p.before is None or p.beside is None or p.predicted is None:
+            rate = f"{p.tokens / p.limit:.1f} tokens/s" if p.limit else "unknown"
+            return [*lines, f"  limit              {rate} by the disk alone; operations a second would tell more"]
+        return [
+            *lines,
+            f"  before routing     {_ms(p.before)}   operations or bytes of mixers and routers",
+            f"  beside the disk    {_ms(p.beside)}   operations or bytes of experts, shared ones too",
+            f"  limit              {_ms(p.limit)} = max(disk, the rest): {p.tokens / p.limit:.1f} tokens/s",
+            f"  predicted          {_ms(p.predicted)} = before + max(disk, beside): "
+            f"{p.tokens / p.predicted:.1f} tokens/s",
+        ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:10.2f} ms"
+
+
+def predict(model: ModelSizes, description: Description, directory: Path, context: int | None = None) -> Prediction:
+    """Probes what is not described: the disk that `directory` is on, and this machine.
+
+    Raises CapacityError if the memory does not hold the model's trunk and two layers' experts of a token.
+    """
+    config, ops = model.config, make_ops("cpu", 1)
+    plan, limits = plan_memory(model.manifest, ops, config, Settings(memory=description.memory, context=context))
+    rates = Rates(
+        by_depth=(Rate(1, description.disk),) if description.disk else _disk(directory),
+        bandwidth=description.bandwidth or _bandwidth(),
+        # Where the memory is another machine's, this one's arithmetic says nothing.
+        operations=description.operations or (None if description.bandwidth else _operations()),
+    )
+    hit_rate = plan.slots / plan.experts if description.hit_rate is None else description.hit_rate
+    sources = {
+        name: MEASURED if getattr(description, name) is None else GIVEN
+        for name in ("memory", "disk", "bandwidth", "operations")
+    }
+    sources["hit_rate"] = EVEN if description.hit_rate is None else GIVEN
+    return Prediction(
+        model,
+        rates,
+        plan,
+        limits,
+        roofline.decode(model, rates, hit_rate, state_bytes_per_token(ops, config)),
+        roofline.prefill(model, rates, plan, limits),
+        sources,
+    )
+
+
+# Probed once a process, so that whoever compares with a prediction compares with the same machine.
+@cache
+def _disk(directory: Path) -> tuple[Rate, ...]:
+    """As the engine reads: past the page cache where that is possible, and with no more threads than it has."""
+    probe, _ = probe_disk_of(directory)
+    return tuple(rate for rate in probe.direct or probe.buffered if rate.depth <= READ_THREADS)
+
+
+@cache
+def _bandwidth() -> float:
+    limits = read_limits()
+    return probe_reading(limits, [limits.cores])[-1].per_second
+
+
+@cache
+def _operations() -> float:
+    return probe_products(read_limits().cores)
