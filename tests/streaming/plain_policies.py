@@ -9,7 +9,7 @@ HALF_LIFE = 3.0
 class PlainLru:
     """The slot used longest ago."""
 
-    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+    def __init__(self, slots: int, layers: int, experts: int) -> None:  # noqa: ARG002
         self.history: list[list[int]] = [[] for _ in range(slots)]
         self.clock = 0
 
@@ -33,30 +33,36 @@ class PlainLru:
 
 
 class PlainLfu(PlainLru):
-    """The slot whose key has the smallest sum of uses, each halved for every HALF_LIFE * keys uses after it."""
+    """The slot whose key has the smallest sum of uses, each halved for every HALF_LIFE * experts uses that passes after
+    its own have brought to a layer on average. A pass begins where the layer falls."""
 
-    def __init__(self, slots: int, keys: int) -> None:
-        super().__init__(slots, keys)
+    def __init__(self, slots: int, layers: int, experts: int) -> None:
+        super().__init__(slots, layers, experts)
+        self.layers, self.experts = layers, experts
         self.keys: list[int | None] = [None] * slots
-        self.uses: list[tuple[int, int, int]] = []  # key, count, the clock at that time
-        self.half_life = HALF_LIFE * keys
+        self.passes: list[list[tuple[int, int]]] = [[]]  # of key and count
+        self.layer = 0
 
     def rank(self, slot: int) -> float:
         if self.keys[slot] is None:
             return -1.0
-        return sum(
-            count * 2.0 ** ((then - self.clock) / self.half_life)
-            for key, count, then in self.uses
-            if key == self.keys[slot]
-        )
+        score = 0.0
+        for number, uses in enumerate(self.passes):
+            later = sum(count for following in self.passes[number:-1] for _, count in following) / self.layers
+            weight = 2.0 ** (-later / (HALF_LIFE * self.experts))
+            score += weight * sum(count for key, count in uses if key == self.keys[slot])
+        return score
 
     def admit(self, slot: int, key: int) -> None:
         self.keys[slot] = key
 
     def touch(self, slots: Sequence[int], uses: Sequence[int] | None) -> None:
-        counts = uses or [1] * len(slots)
-        self.uses += [(self.keys[slot], count, self.clock) for slot, count in zip(slots, counts, strict=True)]
-        self.clock += sum(counts)
+        keys = [self.keys[slot] for slot in slots]
+        layer = keys[0] // self.experts
+        if layer < self.layer or self.layers == 1:
+            self.passes.append([])
+        self.layer = layer
+        self.passes[-1] += zip(keys, uses or [1] * len(keys), strict=True)
 
     def forget(self, slot: int) -> None:
         self.keys[slot] = None
@@ -65,7 +71,7 @@ class PlainLfu(PlainLru):
 class PlainS3Fifo:
     """Lists, the head first: entries are [slot, key, uses after the first]."""
 
-    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+    def __init__(self, slots: int, layers: int, experts: int) -> None:  # noqa: ARG002
         self.slots = slots
         self.empty = list(range(slots))
         self.small: list[list[int]] = []
@@ -82,25 +88,31 @@ class PlainS3Fifo:
         return found
 
     def evict(self, pinned: set[int]) -> list[int]:
-        turns = 0
+        small_is_full = len(self.small) >= max(1, self.slots // 10)
         while True:
-            turns += 1
-            small_is_full = len(self.small) >= max(1, self.slots // 10)
-            every_small_is_pinned = all(slot in pinned for slot, _, _ in self.small)
-            every_main_is_pinned = all(slot in pinned for slot, _, _ in self.main)
-            from_small = self.small and (
-                (small_is_full and not every_small_is_pinned) or not self.main or every_main_is_pinned
-            )
-            queue = self.small if from_small else self.main
-            entry = queue.pop(0)
+            if small_is_full and (entry := self.from_small(pinned)):
+                return entry
+            if any(slot not in pinned for slot, _, _ in self.main):
+                return self.from_main(pinned)
+            small_is_full = True
+
+    def from_small(self, pinned: set[int]) -> list[int] | None:
+        for entry in list(self.small):  # once around
+            self.small.remove(entry)
             if entry[0] in pinned:
-                queue.append(entry)
-            elif from_small and entry[2] >= 2:
+                self.small.append(entry)
+            elif entry[2] >= 2:
                 self.main.append([entry[0], entry[1], 0])
-            elif not from_small and entry[2] > 0:
-                self.main.append([entry[0], entry[1], entry[2] - 1])
             else:
                 return entry
+        return None
+
+    def from_main(self, pinned: set[int]) -> list[int]:
+        while True:
+            entry = self.main.pop(0)
+            if entry[0] not in pinned and entry[2] == 0:
+                return entry
+            self.main.append([entry[0], entry[1], entry[2] - (entry[0] not in pinned)])
 
     def admit(self, slot: int, key: int) -> None:
         self.forget(slot)

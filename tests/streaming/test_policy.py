@@ -15,9 +15,13 @@ from flashmoe.streaming.policy import POLICIES, LeastFrequentlyUsed, LeastRecent
 from flashmoe.streaming.s3fifo import S3Fifo
 from flashmoe.streaming.slot_ranking import SlotRanking
 
-KEYS = 9
+LAYERS, EXPERTS = 3, 4
+KEYS = LAYERS * EXPERTS
 SLOTS = st.sampled_from([4, 6, 12, 30])  # 30: S3-FIFO's small queue then holds more than one
 keys = st.lists(st.integers(0, KEYS - 1), min_size=1, max_size=4, unique=True)
+keys_of_a_layer = st.tuples(
+    st.integers(0, LAYERS - 1), st.lists(st.integers(0, EXPERTS - 1), min_size=1, max_size=4, unique=True)
+).map(lambda drawn: [drawn[0] * EXPERTS + expert for expert in drawn[1]])
 many_keys = st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True)
 
 
@@ -88,7 +92,7 @@ def victims(policy: Any, slots: int, pinned: set[int], count: int) -> list[int]:
 @pytest.mark.parametrize(("made", "plain"), [(LeastRecentlyUsed, PlainLru), (S3Fifo, PlainS3Fifo)])
 @given(slots=SLOTS, steps=steps(many_keys))
 def test_victims_are_those_of_a_plain_model(made, plain, slots, steps):
-    policy, model = made(slots, 100), plain(slots, 100)
+    policy, model = made(slots, 1, 100), plain(slots, 1, 100)
 
     def choose(pinned: set[int], count: int) -> list[int]:
         chosen = victims(policy, slots, pinned, count)
@@ -101,9 +105,11 @@ def test_victims_are_those_of_a_plain_model(made, plain, slots, steps):
 
 
 @pytest.mark.parametrize("largest_weight", [LeastFrequentlyUsed._LARGEST_WEIGHT, 1.5])
-@given(slots=SLOTS, steps=steps(keys))
-def test_no_score_by_definition_is_lower_than_a_victims(largest_weight, slots, steps):
-    policy, model = LeastFrequentlyUsed(slots, KEYS, HALF_LIFE), PlainLfu(slots, KEYS)
+@pytest.mark.parametrize("layers", [LAYERS, 1])
+@given(slots=SLOTS, steps=steps(keys_of_a_layer))
+def test_no_score_by_definition_is_lower_than_a_victims(layers, largest_weight, slots, steps):
+    experts = KEYS // layers
+    policy, model = LeastFrequentlyUsed(slots, layers, experts, HALF_LIFE), PlainLfu(slots, layers, experts)
     policy._LARGEST_WEIGHT = largest_weight  # a small one scales the scores down often
 
     def choose(pinned: set[int], count: int) -> list[int]:
@@ -132,7 +138,7 @@ def test_nothing_beats_belady_and_belady_beats_nothing_possible(slots, fetches):
 @given(slots=SLOTS, steps=steps(many_keys))
 def test_victims_are_distinct_and_never_pinned(name, slots, steps):
     used = [key for step in steps if isinstance(step, Use) for key in step.keys]
-    policy = Belady(slots, used) if name == "belady" else POLICIES[name](slots, 100)
+    policy = Belady(slots, used) if name == "belady" else POLICIES[name](slots, 1, 100)
 
     def choose(pinned: set[int], count: int) -> list[int]:
         chosen = victims(policy, slots, pinned, count)
@@ -153,7 +159,7 @@ def test_victims_are_distinct_and_never_pinned(name, slots, steps):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_asking_for_victims_and_not_taking_them_loses_no_slot(name):
-    policy = POLICIES[name](6, KEYS)
+    policy = POLICIES[name](6, 1, KEYS)
     for slot in victims(policy, 6, set(), 6):
         policy.admit(slot, slot)
     policy.touch(list(range(6)))
@@ -166,7 +172,7 @@ def test_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
     often, scan = list(range(10)), [[key] for key in range(10, 90)]
     kept = {}
     for name in POLICIES:
-        policy = POLICIES[name](20, 100)
+        policy = POLICIES[name](20, 1, 100)
         cache = Cache(20, policy, lambda pinned, count, policy=policy: victims(policy, 20, pinned, count))
         for wanted in [*([often] * 4), *scan]:
             cache.run(Use(wanted, None, []))
@@ -175,7 +181,7 @@ def test_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
 
 
 def test_a_use_by_many_tokens_counts_as_many_uses():
-    policy = LeastFrequentlyUsed(2, KEYS)
+    policy = LeastFrequentlyUsed(2, 1, KEYS)
     for slot in (0, 1):
         policy.admit(slot, slot)
     policy.touch([0, 1], [50, 1])
@@ -184,8 +190,17 @@ def test_a_use_by_many_tokens_counts_as_many_uses():
     assert victims(policy, 2, set(), 1) == [1]
 
 
+def test_a_pass_of_many_tokens_makes_no_layer_look_younger_than_another():
+    policy = LeastFrequentlyUsed(4, 2, 2, half_life=1.0)
+    for slot in range(4):
+        policy.admit(slot, slot)
+    policy.touch([0, 1], [900, 100])
+    policy.touch([2, 3], [899, 101])
+    assert victims(policy, 4, set(), 4) == [1, 3, 2, 0]
+
+
 def test_old_uses_lose_against_new_ones():
-    policy = LeastFrequentlyUsed(2, KEYS, half_life=1.0)
+    policy = LeastFrequentlyUsed(2, 1, KEYS, half_life=1.0)
     for slot in (0, 1):
         policy.admit(slot, slot)
     policy.touch([0], [10])

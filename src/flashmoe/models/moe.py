@@ -46,8 +46,11 @@ class ExpertSource(Protocol):
     def max_lease(self) -> int:
         """The most experts that one fetch may hold."""
 
-    def fetch(self, layer: int, experts: Indices) -> Lease:
-        """Start reading what is missing of the given distinct experts and hold them until the lease is left."""
+    def fetch(self, layer: int, experts: Indices, uses: Indices | None = None) -> Lease:
+        """Start reading what is missing of the given distinct experts and hold them until the lease is left.
+
+        uses: how many tokens want each, else one; what is wanted most is worth keeping.
+        """
 
 
 @cache
@@ -124,8 +127,10 @@ class MixtureOfExperts:
         assignment = Assignment.of(ids)
         outputs = ops.empty(tokens * c.top_k, c.hidden)
         shared = gate = None
+        uses = np.diff(assignment.starts) if tokens > 1 else None
         for begin in range(0, len(assignment.experts), source.max_lease):
-            with source.fetch(layer, assignment.experts[begin : begin + source.max_lease]) as lease:
+            part = slice(begin, begin + source.max_lease)
+            with source.fetch(layer, assignment.experts[part], None if uses is None else uses[part]) as lease:
                 if begin == 0 and self.shared is not None:
                     # Here, because the first misses are being read meanwhile.
                     shared, gate = ops.gated_mlp(x, *self.shared), ops.linears(x, self.shared_gate)[0]

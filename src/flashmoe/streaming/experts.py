@@ -91,7 +91,7 @@ class ExpertStore:
         self._reader = RecordReader(files, threads, direct)
         self.arena = Arena(slots, max(file.record_bytes for file in files))
         self._width = max(file.experts for file in files)
-        self._policy = policy(slots, len(files) * self._width)  # to it, an expert is layer * width + expert
+        self._policy = policy(slots, len(files), self._width)
         table: NDArray[np.intp] = np.full((len(files), self._width), -1, dtype=np.intp)
         self._tables = list(table)  # by layer: expert -> slot, -1 while it is not readable
         self._owners: list[tuple[int, int] | None] = [None] * slots
@@ -123,10 +123,11 @@ class ExpertStore:
             self._stall_seconds,
         )
 
-    def fetch(self, layer: int, experts: NDArray[np.int32]) -> Lease:
+    def fetch(self, layer: int, experts: NDArray[np.int32], uses: NDArray[np.int32] | None = None) -> Lease:
         """Pin these experts, distinct, and start reading those that are not in memory, in file order.
 
-        Returns at once; use the lease in a `with` block. Raises CapacityError if the arena has too few free slots.
+        uses: how many tokens want each of them, else one. Returns at once; use the lease in a `with` block. Raises
+        CapacityError if the arena has too few free slots.
         """
         # Indices as intp throughout: NumPy converts others anew at every use, 1 to 2 us each.
         slots: NDArray[np.intp] = self._tables[layer][experts.astype(np.intp)]
@@ -137,7 +138,7 @@ class ExpertStore:
             held = slots.tolist()
         else:
             self._pins[slots] += 1
-        self._policy.touch(held)
+        self._policy.touch(held, None if uses is None else uses.tolist())
         self._uses += len(held)
         return Lease(self, slots, late)
 

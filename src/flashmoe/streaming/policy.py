@@ -1,7 +1,7 @@
 """Which slot to give up when room is needed: what a cache policy can do, and the policies there are.
 
-A key is a number for one expert of one layer, 0 .. keys - 1. A policy changes how much is read, never an answer; it
-never gives up a slot in use. Knows slots, keys and their uses; not how long a read takes, nor what is in a record.
+A key is an expert of a layer, as layer * experts + expert. A policy changes how much is read, never an answer; it never
+gives up a slot in use. Knows slots, keys and their uses; not how long a read takes, nor what is in a record.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,20 +27,20 @@ class Policy(Protocol):
         """The slot holds this key from now on, and no longer what it held."""
 
     def touch(self, slots: Sequence[int], uses: Sequence[int] | None = None) -> None:
-        """These slots, distinct and admitted, are used, in this order; each by one token, or by so many."""
+        """These slots, distinct, of one layer and admitted, are used, in this order; each by one token, or so many."""
 
     def forget(self, slot: int) -> None:
         """The slot holds nothing."""
 
 
-PolicyFactory = Callable[[int, int], Policy]
-"""Makes a policy for so many slots and so many keys."""
+PolicyFactory = Callable[[int, int, int], Policy]
+"""Makes a policy for so many slots, layers and experts in a layer."""
 
 
 class LeastRecentlyUsed:
     """Gives up the slot whose last use is longest ago."""
 
-    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+    def __init__(self, slots: int, layers: int, experts: int) -> None:  # noqa: ARG002
         self._ranking = SlotRanking(slots)
         self._clock = 0
 
@@ -62,22 +62,32 @@ class LeastRecentlyUsed:
 
 
 class LeastFrequentlyUsed:
-    """Gives up the slot whose key was used least, where a use counts half after `half_life` times `keys` later uses.
+    """Gives up the slot whose key was used least, where a use counts half after `half_life` times `experts` later uses
+    in its layer.
 
-    So the score of a key is the sum over its uses of 2 ** -(later uses of any key / (half_life * keys)): LRFU, Lee et
-    al., IEEE Transactions on Computers 50 (2001), with memory of the keys that were given up. Instead of ageing every
-    score, each use weighs more than those before it.
+    So the score of a key is the sum over its uses of 2 ** -(later uses in a layer / (half_life * experts)): LRFU (Lee
+    et al., IEEE Transactions on Computers 50, 2001), with memory of the keys that were given up. Instead of ageing all
+    scores, a use weighs more than those before it. Time passes between the passes of tokens through the layers, so
+    that no layer of a prompt looks younger than another.
     """
 
     HALF_LIFE = 8.0
     _LARGEST_WEIGHT = 1e100
+    _MOST_DOUBLINGS = 64.0
+    """In one pass: what is so much older does not count any more."""
 
-    def __init__(self, slots: int, keys: int, half_life: float = HALF_LIFE) -> None:
+    def __init__(self, slots: int, layers: int, experts: int, half_life: float = HALF_LIFE) -> None:
         self._ranking = SlotRanking(slots)
-        self._scores = [0.0] * keys  # of keys that no slot holds; the others' are the ranks of their slots
+        self._scores = [0.0] * (
+            layers * experts
+        )  # of keys that no slot holds; the others' are the ranks of their slots
         self._keys = [-1] * slots
+        self._experts = experts
+        self._uses_to_double = half_life * experts * layers
         self._weight = 1.0
-        self._growth = 2.0 ** (1.0 / (half_life * keys))
+        self._uses = 0  # in this pass, of all layers
+        self._layers = layers
+        self._layer = 0  # the last one used: a pass begins where it falls
 
     def victims(self, pins: NDArray[np.int32], count: int) -> list[int]:
         return self._ranking.lowest(pins, count)
@@ -92,18 +102,21 @@ class LeastFrequentlyUsed:
             ranking.ranks[slot] = score
 
     def touch(self, slots: Sequence[int], uses: Sequence[int] | None = None) -> None:
+        if not slots:
+            return
+        layer = self._keys[slots[0]] // self._experts
+        if layer < self._layer or self._layers == 1:
+            self._begin_pass()
+        self._layer = layer
         weight, ranks = self._weight, self._ranking.ranks
         if uses is None:
             for slot in slots:
                 ranks[slot] += weight
-            weight *= self._growth ** len(slots)
+            self._uses += len(slots)
         else:
             for slot, count in zip(slots, uses, strict=True):
                 ranks[slot] += weight * count
-            weight *= self._growth ** sum(uses)
-        self._weight = weight
-        if weight > self._LARGEST_WEIGHT:
-            self._scale_down()
+            self._uses += sum(uses)
 
     def forget(self, slot: int) -> None:
         self._remember(slot)
@@ -114,11 +127,13 @@ class LeastFrequentlyUsed:
         if (key := self._keys[slot]) >= 0:
             self._scores[key] = self._ranking.ranks[slot]
 
-    def _scale_down(self) -> None:
-        """Divide all scores and the weight by the weight: nothing that is compared changes."""
-        self._scores = [score / self._weight for score in self._scores]
-        self._ranking.scale(1.0 / self._weight)
-        self._weight = 1.0
+    def _begin_pass(self) -> None:
+        self._weight *= 2.0 ** min(self._uses / self._uses_to_double, self._MOST_DOUBLINGS)
+        self._uses = 0
+        if self._weight > self._LARGEST_WEIGHT:  # what is compared are ratios, which this leaves alone
+            self._scores = [score / self._weight for score in self._scores]
+            self._ranking.scale(1.0 / self._weight)
+            self._weight = 1.0
 
 
 POLICIES: dict[str, PolicyFactory] = {

@@ -20,7 +20,7 @@ class S3Fifo:
     _PROMOTION = 2
     """Uses after the first that a key needs to leave the small queue for the main one."""
 
-    def __init__(self, slots: int, keys: int) -> None:  # noqa: ARG002
+    def __init__(self, slots: int, layers: int, experts: int) -> None:  # noqa: ARG002
         # Ordered dictionaries, because a slot in the middle of a queue may have to leave it.
         self._empty = OrderedDict.fromkeys(range(slots))
         self._small: OrderedDict[int, None] = OrderedDict()
