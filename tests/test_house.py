@@ -48,6 +48,7 @@ OUTSIDE: dict[str, set[str]] = {
     "psutil": {"measure", "streaming"},
     "tokenizers": {"chat"},
     "jinja2": {"chat"},
+    "matplotlib": {"measure"},
     "click": {"cli"},
     "rich": {"cli"},
 }

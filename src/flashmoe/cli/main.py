@@ -19,6 +19,7 @@ COMMANDS = {
     "synth": "Write a packed model of true shapes with random weights.",
     "run": "Generate text from a prompt.",
     "eval": "Measure how good a packed model's answers are.",
+    "bench": "Measure how fast a packed model runs.",
     "plan": "Predict a model's speed on this machine or another.",
     "doctor": "Measure what this machine can do: disk, memory, processors, limits.",
 }
