@@ -71,6 +71,14 @@ int open(PyReader& reader, const std::string& path, bool direct) {
     throw nb::python_error();
 }
 
+nb::tuple read_log(const PyReader& reader) {
+    const ReadLog log = reader.native.log();
+    nb::list events;
+    for (const ReadEvent& e : log.events())
+        events.append(nb::make_tuple(e.file, e.offset, e.bytes, e.thread, e.prefetch, e.begin, e.end));
+    return nb::make_tuple(log.added(), events);
+}
+
 void bind_buffer(nb::module_& m) {
     nb::class_<PyBuffer>(m, "Buffer")
         .def(
@@ -119,6 +127,9 @@ void bind_reader(nb::module_& m) {
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
         .def("close", [](PyReader& self) { self.native.close(); }, unlocked())
         .def("direct", [](const PyReader& self, int file) { return self.native.direct(file); }, nb::arg("file"))
+        .def("keep_log", [](PyReader& self, std::size_t capacity) { self.native.keep_log(capacity); },
+             nb::arg("capacity"))
+        .def("log", &read_log)
         .def_prop_ro("reads", [](const PyReader& self) { return self.native.counters().reads; })
         .def_prop_ro("bytes_read", [](const PyReader& self) { return self.native.counters().bytes_read; })
         .def_prop_ro("read_seconds", [](const PyReader& self) { return self.native.counters().read_seconds; });

@@ -13,6 +13,10 @@ std::string describe(const ReadOutcome& outcome, std::size_t wanted) {
     return std::generic_category().message(outcome.error) + " after " + progress;
 }
 
+double seconds(std::chrono::steady_clock::time_point time) {
+    return std::chrono::duration<double>(time.time_since_epoch()).count();
+}
+
 }  // namespace
 
 ReadError::ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t wanted)
@@ -21,7 +25,7 @@ ReadError::ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t want
 Reader::Reader(int threads, PreadCall call) : call_(call) {
     if (threads < 1) throw std::invalid_argument("a reader needs at least one thread");
     try {
-        for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+        for (int i = 0; i < threads; ++i) threads_.emplace_back([this, i] { work(i); });
     } catch (...) {
         close();  // the threads that did start
         throw;
@@ -47,7 +51,7 @@ Ticket Reader::submit(int file, std::uint64_t offset, std::size_t bytes, std::sh
     if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
     const Ticket ticket = ++last_ticket_;
     requests_.emplace(
-        ticket, Request{files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
+        ticket, Request{file, files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
     queues_[static_cast<int>(priority)].push_back(ticket);
     queued_.notify_one();
     return ticket;
@@ -117,21 +121,36 @@ bool Reader::direct(int file) const {
     return files_[static_cast<std::size_t>(file)]->direct();
 }
 
-void Reader::work() {
+void Reader::keep_log(std::size_t capacity) {
+    const std::lock_guard lock(mutex_);
+    log_.keep(capacity);
+}
+
+ReadLog Reader::log() const {
+    const std::lock_guard lock(mutex_);
+    return log_;
+}
+
+void Reader::work(int thread) {
     std::unique_lock lock(mutex_);
     while (true) {
         queued_.wait(lock, [&] { return closing_ || !queues_[0].empty() || !queues_[1].empty(); });
         if (closing_) return;
-        auto& queue = queues_[0].empty() ? queues_[1] : queues_[0];
+        const bool prefetch = queues_[0].empty();
+        auto& queue = queues_[prefetch ? 1 : 0];
         // The reference stays good while unlocked: a running request is never erased, and the map's nodes stay put.
         Request& request = requests_.at(queue.front());
         queue.pop_front();
         request.stage = Stage::running;
-        if (running_++ == 0) busy_since_ = Clock::now();
+        const auto begin = Clock::now();
+        if (running_++ == 0) busy_since_ = begin;
         lock.unlock();
         const ReadOutcome outcome =
             request.file->read(call_, request.buffer->data() + request.position, request.bytes, request.offset);
         lock.lock();
+        if (log_.wanted())
+            log_.add({request.id, request.offset, outcome.bytes, thread, prefetch, seconds(begin),
+                      seconds(Clock::now())});
         finish(request, outcome);
     }
 }

@@ -17,6 +17,7 @@
 
 #include "io/buffer.hpp"
 #include "io/file.hpp"
+#include "io/read_log.hpp"
 
 namespace flashmoe {
 
@@ -74,9 +75,15 @@ public:
     // Whether reads of this file bypass the page cache.
     bool direct(int file) const;
 
+    // Keeps the last `capacity` reads that end from now on; 0: none, which is how a reader starts.
+    void keep_log(std::size_t capacity);
+    // The log as it stands.
+    ReadLog log() const;
+
 private:
     enum class Stage { queued, running, done };
     struct Request {
+        int id;
         std::shared_ptr<const File> file;
         std::uint64_t offset;
         std::size_t bytes;
@@ -87,7 +94,7 @@ private:
     };
     using Clock = std::chrono::steady_clock;
 
-    void work();
+    void work(int thread);
     void finish(Request& request, const ReadOutcome& outcome);
     Request& find(Ticket ticket);
     void spend(Ticket ticket, const Request& request);
@@ -103,6 +110,7 @@ private:
     int running_ = 0;
     Clock::time_point busy_since_;
     ReaderCounters counters_;
+    ReadLog log_;
     bool closing_ = false;
     std::vector<std::thread> threads_;
 };

@@ -62,3 +62,54 @@ TEST(reader_refuses_misuse) {
     CHECK_THROWS(std::invalid_argument, Reader(0));
     CHECK_THROWS(std::system_error, reader.open(file.path + ".none", true));
 }
+
+TEST(reader_keeps_no_log_unless_told) {
+    const TemporaryFile file;
+    Reader reader(2);
+    const auto buffer = make_buffer();
+    reader.wait(submit(reader, reader.open(file.path, false), 0, buffer, 0));
+    CHECK_EQUAL(reader.log().added(), 0u);
+    CHECK(reader.log().events().empty());
+}
+
+TEST(reader_logs_the_last_reads) {
+    const TemporaryFile file;
+    Reader reader(1);
+    reader.keep_log(3);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    for (std::size_t record = 0; record < 5; ++record)
+        reader.wait(submit(reader, id, record, buffer, record, record == 3 ? Priority::prefetch : Priority::demand));
+    const ReadLog log = reader.log();
+    CHECK_EQUAL(log.added(), 5u);
+    const auto events = log.events();
+    CHECK_EQUAL(events.size(), 3u);
+    for (std::size_t i = 0; i < 3; ++i) {
+        CHECK_EQUAL(events[i].file, id);
+        CHECK_EQUAL(events[i].offset, (i + 2) * kRecord);
+        CHECK_EQUAL(events[i].bytes, kRecord);
+        CHECK_EQUAL(events[i].thread, 0);
+        CHECK_EQUAL(events[i].prefetch, i == 1);
+        CHECK(events[i].begin <= events[i].end);
+        CHECK(i == 0 || events[i - 1].end <= events[i].begin);
+    }
+    reader.keep_log(0);
+    reader.wait(submit(reader, id, 0, buffer, 0));
+    CHECK(reader.log().events().empty());
+}
+
+TEST(reader_log_may_be_read_while_reads_run) {
+    const TemporaryFile file;
+    Reader reader(4);
+    reader.keep_log(8);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets;
+    for (std::size_t record = 0; record < kRecords; ++record)
+        tickets.push_back(submit(reader, id, record, buffer, record));
+    while (reader.log().added() < kRecords) {
+        for (const ReadEvent& event : reader.log().events()) CHECK(event.thread >= 0 && event.thread < 4);
+    }
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    CHECK_EQUAL(reader.log().events().size(), 8u);
+}

@@ -56,6 +56,13 @@ class Reader:
     def direct(self, file: int) -> bool:
         """Whether reads of this file bypass the page cache, as far as tried."""
 
+    def keep_log(self, capacity: int) -> None:
+        """Keep the last `capacity` reads that end from now on; 0, as at the start: none."""
+
+    def log(self) -> tuple[int, list[tuple[int, int, int, int, bool, float, float]]]:
+        """How many reads have ended since keep_log, and those kept, in the order of their ends: file, offset, bytes
+        that arrived, thread, whether prefetched, and its begin and end in seconds of time.perf_counter."""
+
     @property
     def reads(self) -> int:
         """Reads that succeeded."""

@@ -1,6 +1,7 @@
 """`flashmoe run DIR -p PROMPT`: text to stdout as it comes, everything else to stderr."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 from flashmoe.engine.generation import Statistics
 from flashmoe.engine.routing_trace import RoutingRecorder
 from flashmoe.errors import FlashMoeError
+from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
 
@@ -38,6 +40,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
 @click.option(
     "--record-routing", metavar="FILE", type=click.Path(path_type=Path), help="Save which experts were chosen."
 )
+@click.option("--trace", metavar="FILE", type=click.Path(path_type=Path), help="Save a timeline, for Perfetto.")
 @click.option("--stats", is_flag=True, help="Where the time went, at the end.")
 def command(
     directory: Path,
@@ -46,6 +49,7 @@ def command(
     raw: bool,
     no_thinking: bool,
     record_routing: Path | None,
+    trace: Path | None,
     stats: bool,
     **options: Any,
 ) -> None:
@@ -65,7 +69,8 @@ def command(
         recorder = RoutingRecorder(engine.engine.config)
         if record_routing:
             engine.engine.observers.append(recorder)
-        interrupted = not _print_text(stream)
+        with recorded(engine.engine, trace) if trace else nullcontext():
+            interrupted = not _print_text(stream)
         if record_routing:
             recorder.trace().save(record_routing)
         _print_statistics(engine, stream.stats, details=stats)

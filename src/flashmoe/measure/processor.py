@@ -6,6 +6,7 @@ Invariant: memory and time are bounded. Knows the native kernels, not models.
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -37,8 +38,8 @@ def probe_memory(threads: Sequence[int], nbytes: int = _BYTES, seconds: float = 
     memory.fill(1)  # an untouched page is the same page of zeros everywhere
     rates = []
     for count in threads:
-        cpu = Cpu(count)
-        rates.append(ThreadRate(count, nbytes / _median_seconds(lambda cpu=cpu: cpu.read_all(memory), seconds)))  # type: ignore[misc]
+        read = partial(Cpu(count).read_all, memory)
+        rates.append(ThreadRate(count, nbytes / _median_seconds(read, seconds)))
     return tuple(rates)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flashmoe.errors import CapacityError
 from flashmoe.streaming.arena import Arena
 from flashmoe.streaming.policy import LeastRecentlyUsed, PolicyFactory
-from flashmoe.streaming.reader import ExpertFile, Read, RecordReader
+from flashmoe.streaming.reader import ExpertFile, LoggedRead, Read, RecordReader
 
 READ_THREADS = 8
 """Reads in flight: 2 to 8 of 7 MB saturate a drive."""
@@ -141,6 +141,14 @@ class ExpertStore:
         self._policy.touch(held, None if uses is None else uses.tolist())
         self._uses += len(held)
         return Lease(self, slots, late)
+
+    def keep_read_log(self, capacity: int) -> None:
+        """Keep the last `capacity` reads that end from now on; 0: none."""
+        self._reader.keep_log(capacity)
+
+    def read_log(self) -> tuple[list[LoggedRead], int]:
+        """The reads kept, in the order of their ends, and how many earlier ones were not."""
+        return self._reader.log()
 
     def close(self) -> None:
         """Wait for running reads and close the files. The arena lives on while someone refers to it."""

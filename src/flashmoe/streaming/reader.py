@@ -40,6 +40,19 @@ class Read:
     error: FlashMoeError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedRead:
+    """A read that ended, on which thread and when, in seconds of time.perf_counter; nbytes: that arrived."""
+
+    layer: int
+    expert: int
+    nbytes: int
+    thread: int
+    prefetch: bool
+    begin: float
+    end: float
+
+
 class RecordReader:
     """Reads whole records of the given layers. Opens every file at once: a missing one is known at the start."""
 
@@ -71,6 +84,20 @@ class RecordReader:
     def withdraw(self, read: Read) -> bool:
         """Take back a read that has not started; False if it has, and will still end."""
         return self._native.cancel(read.ticket)
+
+    def keep_log(self, capacity: int) -> None:
+        """Keep the last `capacity` reads that end from now on; 0: none."""
+        self._native.keep_log(capacity)
+
+    def log(self) -> tuple[list[LoggedRead], int]:
+        """The reads kept, in the order of their ends, and how many earlier ones were not."""
+        added, events = self._native.log()
+        reads = []
+        for number, offset, nbytes, thread, prefetch, begin, end in events:
+            layer = self._ids.index(number)
+            expert = (offset - self._files[layer].data_offset) // self._files[layer].record_bytes
+            reads.append(LoggedRead(layer, expert, nbytes, thread, prefetch, begin, end))
+        return reads, added - len(reads)
 
     def close(self) -> None:
         """Withdraw what has not started, wait for the rest and close the files."""
