@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Generate text from a prompt.",
     "eval": "Measure how good a packed model's answers are.",
     "bench": "Measure how fast a packed model runs.",
+    "simulate": "Replay recorded routing against cache policies and sizes.",
     "plan": "Predict a model's speed on this machine or another.",
     "doctor": "Measure what this machine can do: disk, memory, processors, limits.",
 }
