@@ -9,8 +9,9 @@
 
 namespace flashmoe::FLASHMOE_ISA {
 
-// How far ahead of the weights' stream to ask for memory; docs/performance.md has the figures.
-constexpr int kPrefetchBytes = 8192;
+// How far ahead of the weights' stream to ask for memory, and one line in how many: the hardware follows the stream
+// within a page of 4 KiB, what it needs is the page's start. docs/performance.md has the figures.
+constexpr int kPrefetchBytes = 8192, kPrefetchVectors = 4;
 
 template <int Bits, int J = 0>
 FLASHMOE_INLINE I dot_fields(I total, B packed, const std::int8_t* x) {
@@ -24,9 +25,9 @@ FLASHMOE_INLINE I dot_fields(I total, B packed, const std::int8_t* x) {
 template <int Bits, int Rows>
 class RowDot {
 public:
-    FLASHMOE_INLINE RowDot(const AffineView& w, Index n, const QuantisedRow* rows)
-        : codes_(w.codes + n * w.row_bytes()), scales_(w.scales + n * w.groups()), biases_(w.biases + n * w.groups()),
-          rows_(rows) {
+    FLASHMOE_INLINE RowDot(const std::uint8_t* codes, const std::uint16_t* scales, const std::uint16_t* biases,
+                           const QuantisedRow* rows)
+        : codes_(codes), scales_(scales), biases_(biases), rows_(rows) {
         for (int r = 0; r < Rows; ++r) products_[r] = bias_terms_[r] = zero();
     }
 
@@ -69,7 +70,7 @@ private:
     template <int Count, int V = 0>
     FLASHMOE_INLINE void vectors(Index g) {
         const std::uint8_t* at = codes_ + g * kGroupBytes + V * 64;
-        prefetch(at + kPrefetchBytes);
+        if constexpr (V % kPrefetchVectors == 0) prefetch(at + kPrefetchBytes);
         vector(g, V, load_bytes(at));
         if constexpr (V + 1 < Count) vectors<Count, V + 1>(g);
     }
@@ -90,9 +91,11 @@ private:
 
 template <int Bits, int Rows>
 inline void affine_tile(const AffineView& w, Index first, Index last, const QuantisedRow* rows) {
-    const Index groups = w.groups();
-    for (Index n = first; n < last; ++n) {
-        RowDot<Bits, Rows> dot(w, n, rows);
+    const Index groups = w.groups(), row_bytes = w.row_bytes();
+    const std::uint8_t* codes = w.codes + first * row_bytes;
+    const std::uint16_t *scales = w.scales + first * groups, *biases = w.biases + first * groups;
+    for (Index n = first; n < last; ++n, codes += row_bytes, scales += groups, biases += groups) {
+        RowDot<Bits, Rows> dot(codes, scales, biases, rows);
         dot.run(groups);
         dot.finish(n);
     }

@@ -36,7 +36,9 @@ inline float from_bf16(std::uint16_t h) {
     return x;
 }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
+// Towards the second-level cache: into the first it was slower than none (docs/performance.md). Inlined always, for
+// GCC 12 takes a function that only prefetches to be without effect and deletes the calls that it has not inlined yet.
+FLASHMOE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Calls step(offset, lanes) for n elements, 16 at a time; the last call may have fewer.
 template <class Step>
