@@ -30,7 +30,7 @@ EXPERTS = {"35B 8 experts": (2048, 512, 8), "397B 10 experts": (4096, 1024, 10)}
 def fill(bytes_: NDArray[np.uint8]) -> None:
     """Random codes, repeated, whose pairs of bytes are ordinary numbers as bfloat16.
 
-    Anywhere may lie a scale, and scales of plain random bits, many of them denormal or NaN, slow the products by a fifth.
+    Anywhere may lie a scale, and scales of plain random bits make denormal products, which are slow.
     """
     random = np.random.default_rng(0).integers(0, 1 << 16, 1 << 23, np.uint16)
     block = (random & 0x80FF | 0x3C00).view(np.uint8)
