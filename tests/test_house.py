@@ -17,6 +17,7 @@ SOURCE = ROOT / "src"
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
+    "demo": set(),
     "_native": set(),
     "files": set(),
     "ops.weights": set(),
@@ -36,7 +37,7 @@ KNOWS: dict[str, set[str]] = {
     "text_engine": {"chat", "engine", "files", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
     "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
-    | {"evaluation", "measure", "text_engine"},
+    | {"demo", "evaluation", "measure", "text_engine"},
     "": {"settings", "text_engine"},
 }
 # Third-party packages and the only rooms that may import them; what is not listed nobody may.

@@ -4,8 +4,6 @@ import flashmoe
 with flashmoe.load("DIR", memory="4GiB") as engine:
     for piece in engine.stream("Why is the sky blue?", max_tokens=200):
         print(piece.text, end="", flush=True)
-
-The engine is imported when it is first asked for: what needs errors or test sets alone starts without the native core.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ __all__ = ["Answer", "CapacityError", "FlashMoeError", "FormatError", "Piece", "
 
 
 def __getattr__(name: str) -> Any:
+    """The engine is imported when it is asked for: what needs errors or test sets alone starts without native code."""
     if name in __all__:
         from flashmoe import text_engine
 

@@ -1,12 +1,14 @@
 """Figures of routing, on traces whose figures are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine.watch import Watch
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.routing_trace import RoutingTrace
-from flashmoe.evaluation.routing import Foresight, counts, gini, reuse, share_of_top
+from flashmoe.evaluation.routing import Foresight, counts, generated, gini, reuse, share_of_top
 from flashmoe.settings import Settings
 from oracle import some_tokens
 
@@ -51,14 +53,27 @@ def test_reuse_pairs_neighbours_of_one_sequence_whatever_the_order_of_computatio
     assert reuse(found, 2) == pytest.approx([0.5])
 
 
+def test_generated_leaves_out_prompt_chunks():
+    whole = trace([[[i, i + 1]] for i in range(6)], [0, 0, 1, 0, 1, 0], [0, 1, 0, 2, 1, 3])
+    whole = replace(whole, step=np.array([0, 0, 1, 2, 2, 3], np.int32))
+    found = generated(whole)
+    assert found.sequence.tolist() == [1, 0, 1, 0]
+    assert found.ids[:, 0, 0].tolist() == [2, 3, 4, 5]
+
+
 def test_foresight_compares_the_next_router_on_this_layers_stream_with_what_is_chosen(tiny_packed):
     with load_engine(tiny_packed("qwen3_next"), Settings(backend="reference", context=64)) as engine:
         decoder, c = engine.decoder, engine.config
         foresight = Foresight(decoder, 2 * c.top_k)
         watch = Watch()
         engine.observers += [foresight, watch]
-        engine.logits(some_tokens(20))
-        streams, chosen = [x for _, x, _, _ in watch.seen], [ids for _, _, ids, _ in watch.seen]
+        state = engine.new_sequence()
+        for token in some_tokens(20):
+            engine.forward([(state, np.array([token], np.int32))])
+        engine.observers.remove(watch)
+        engine.logits(some_tokens(9))  # a prompt, which does not count
+        streams = [np.concatenate([x for i, x, _, _ in watch.seen if i == layer]) for layer in range(c.layers)]
+        chosen = [np.concatenate([ids for i, _, ids, _ in watch.seen if i == layer]) for layer in range(c.layers)]
         for layer in range(1, c.layers):
             ahead = decoder.layers[layer]
             y = decoder.ops.rms_norm(streams[layer - 1], ahead.moe_norm, c.eps)

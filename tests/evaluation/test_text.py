@@ -7,7 +7,7 @@ import torch
 import flashmoe
 from flashmoe.errors import FlashMoeError
 from flashmoe.evaluation.divergence import DivergenceSum, check_comparable, divergence
-from flashmoe.evaluation.perplexity import perplexity, surprise, windows
+from flashmoe.evaluation.perplexity import documents, perplexity, surprise, windows
 
 TEXT = "The lighthouse keeper counted ships instead of sheep, and slept the better for it; été 雨."
 
@@ -16,6 +16,12 @@ def test_windows_hold_every_token_once_and_leave_out_what_foresees_nothing():
     assert windows(range(9), 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert windows(range(10), 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert windows([5], 4) == []
+
+
+def test_documents_are_told_apart_by_a_line_of_their_own():
+    assert documents("a\n<|endoftext|>\nb\n\n<|endoftext|>\n") == ["a\n", "b\n\n"]
+    assert documents("say <|endoftext|>\n") == ["say <|endoftext|>\n"]
+    assert documents("") == []
 
 
 def test_surprise_is_torchs_cross_entropy():

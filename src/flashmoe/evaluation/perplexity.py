@@ -4,6 +4,7 @@ Every sequence is computed on its own and every token of it but the first is for
 ids and their lengths in bytes, not where the text comes from.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
@@ -45,6 +46,11 @@ class Perplexity:
             "tokens": self.tokens,
             "bytes": self.bytes,
         }
+
+
+def documents(text: str) -> list[str]:
+    """The documents of a text: what `<|endoftext|>` on a line of its own separates. Each is foreseen on its own."""
+    return [part for part in re.split(r"^<\|endoftext\|>\n", text, flags=re.MULTILINE) if part]
 
 
 def windows(token_ids: Sequence[int], length: int) -> list[list[int]]:

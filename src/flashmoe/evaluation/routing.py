@@ -3,7 +3,7 @@
 Knows traces and, for foresight, a decoder's routers; not what a cache does with the figures.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ def share_of_top(picks: NDArray[np.int64], share: float) -> Floats:
     return top
 
 
+def generated(trace: RoutingTrace) -> RoutingTrace:
+    """The rows that went through the model one token of a sequence at a time: answers without prompts."""
+    step_of = np.stack([trace.sequence, trace.step], axis=1)
+    _, which, rows = np.unique(step_of, axis=0, return_inverse=True, return_counts=True)
+    single = rows[which.reshape(-1)] == 1
+    arrays = {name: getattr(trace, name)[single] for name in ("sequence", "position", "token", "step", "ids")}
+    return replace(trace, **arrays)
+
+
 def reuse(trace: RoutingTrace, distance: int = 1) -> Floats:
     """By layer [layers], the probability that an expert which a token chose is chosen by the token `distance` later of
     the same sequence too."""
@@ -53,7 +62,7 @@ class Foresight:
     """An observer (models.observer) that applies the router of the next layer to what is known before a layer's experts
     have run, and compares with what that layer then chooses.
 
-    reach: experts foreseen, K and more.
+    reach: experts foreseen, K and more. Prompt chunks are left out: they need nearly every expert anyway.
     """
 
     def __init__(self, decoder: Decoder, reach: int) -> None:
@@ -62,12 +71,16 @@ class Foresight:
         self._found = np.zeros((layers - 1, reach, top_k))
         self._tokens = 0
         self._foreseen: NDArray[np.int32] | None = None
+        self._counts = True
 
     def begin(self, batch: Batch) -> None:
         self._foreseen = None
-        self._tokens += len(batch.tokens)
+        self._counts = len(batch.tokens) == len(batch.spans)
+        self._tokens += len(batch.tokens) if self._counts else 0
 
     def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
+        if not self._counts:
+            return
         if self._foreseen is not None:
             self._found[layer - 1] += (self._foreseen[:, :, None] == ids[:, None, :]).sum(axis=0)
         if layer + 1 < len(self._decoder.layers):
@@ -80,9 +93,3 @@ class Foresight:
         the forecast."""
         part: Floats = self._found[:, :foreseen, :chosen].sum(axis=(1, 2)) / (max(1, self._tokens) * chosen)
         return part
-
-
-def over_layers(values: Sequence[float] | Floats) -> str:
-    """`mean (least to most)` of figures by layer."""
-    array = np.asarray(values)
-    return f"{array.mean():.3f} ({array.min():.3f} to {array.max():.3f})"
