@@ -4,8 +4,8 @@
     python benchmarks/policies.py --trace FILE
 
 Without a trace, synthetic_routing.py makes one a seed: eight conversations of 128 + 256 tokens, each of another topic.
-`lfu N` has a half-life of N uses an expert; `without uses` takes a prompt chunk's use of an expert for one, however
-many of its tokens want it.
+`lfu N` has a half-life of N uses an expert, `lfru N B` a bonus of B uses too. `without uses` takes a prompt chunk's use
+of an expert for one, however many of its tokens want it.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from flashmoe.engine.routing_trace import RoutingTrace
 from flashmoe.measure.simulation import Fetch, fetches, replay
 from flashmoe.streaming.belady import Belady
-from flashmoe.streaming.policy import LeastFrequentlyUsed, LeastRecentlyUsed, Policy
+from flashmoe.streaming.policy import LeastFrequentlyUsed, LeastFrequentRecentlyUsed, LeastRecentlyUsed, Policy
 from flashmoe.streaming.s3fifo import S3Fifo
 from synthetic_routing import synthetic_trace
 
 FIRST = 32
-HALF_LIVES = (1, 2, 4, 8, 16, 32)
+HALF_LIVES = (0.5, 2, 8)
+LFRU = ((1, 32), (2, 32), (2, 64), (4, 64))
 Make = Callable[[int, int, int], Policy]
 
 
@@ -72,9 +73,10 @@ def rows(trace: RoutingTrace, share: float) -> dict[str, Rates]:
     wanted = fetches(trace)
     makers: dict[str, Make] = {"lru": LeastRecentlyUsed, "s3fifo": S3Fifo}
     makers |= {f"lfu {n}": partial(LeastFrequentlyUsed, half_life=n) for n in HALF_LIVES}
+    makers |= {f"lfru {n} {b}": partial(LeastFrequentRecentlyUsed, half_life=n, bonus=b) for n, b in LFRU}
     found = {name: rates(trace, wanted, slots, make(slots, layers, trace.experts)) for name, make in makers.items()}
-    plain = LeastFrequentlyUsed(slots, layers, trace.experts)
-    found["lfu without uses"] = rates(trace, without_uses(wanted), slots, plain)
+    plain = LeastFrequentRecentlyUsed(slots, layers, trace.experts)
+    found["lfru 2 64 without uses"] = rates(trace, without_uses(wanted), slots, plain)
     future = Belady(slots, [key for fetch in wanted for key in fetch.keys])
     found["belady"] = rates(trace, wanted, slots, future)
     return found

@@ -10,7 +10,7 @@ import pytest
 from flashmoe.cli.main import run
 from synthetic_routing import synthetic_trace
 
-POLICIES = ["lru", "lfu", "s3fifo", "belady"]
+POLICIES = ["lru", "lfu", "lfru", "s3fifo", "belady"]
 
 
 @pytest.fixture

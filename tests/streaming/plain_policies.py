@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 HALF_LIFE = 3.0
+BONUS = 5.0
 
 
 class PlainLru:
@@ -66,6 +67,18 @@ class PlainLfu(PlainLru):
 
     def forget(self, slot: int) -> None:
         self.keys[slot] = None
+
+
+class PlainLfru(PlainLfu):
+    """PlainLfu, and BONUS uses more at the time of the key's last use."""
+
+    def rank(self, slot: int) -> float:
+        score = super().rank(slot)
+        for number in range(len(self.passes) - 1, -1, -1):
+            if any(key == self.keys[slot] for key, _ in self.passes[number]):
+                later = sum(count for following in self.passes[number:-1] for _, count in following) / self.layers
+                return score + BONUS * 2.0 ** (-later / (HALF_LIFE * self.experts))
+        return score
 
 
 class PlainS3Fifo:

@@ -1,6 +1,7 @@
 """Each cache policy against a plain model of itself, and all of them against what a policy must never do."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_policies import HALF_LIFE, PlainLfu, PlainLru, PlainS3Fifo, fewest_misses
+from plain_policies import BONUS, HALF_LIFE, PlainLfru, PlainLfu, PlainLru, PlainS3Fifo, fewest_misses
 
 from flashmoe.streaming.belady import Belady
-from flashmoe.streaming.policy import POLICIES, LeastFrequentlyUsed, LeastRecentlyUsed
+from flashmoe.streaming.policy import POLICIES, LeastFrequentlyUsed, LeastFrequentRecentlyUsed, LeastRecentlyUsed
 from flashmoe.streaming.s3fifo import S3Fifo
 from flashmoe.streaming.slot_ranking import SlotRanking
 
@@ -106,10 +107,17 @@ def test_victims_are_those_of_a_plain_model(made, plain, slots, steps):
 
 @pytest.mark.parametrize("largest_weight", [LeastFrequentlyUsed._LARGEST_WEIGHT, 1.5])
 @pytest.mark.parametrize("layers", [LAYERS, 1])
+@pytest.mark.parametrize(
+    ("made", "plain"),
+    [
+        (partial(LeastFrequentlyUsed, half_life=HALF_LIFE), PlainLfu),
+        (partial(LeastFrequentRecentlyUsed, half_life=HALF_LIFE, bonus=BONUS), PlainLfru),
+    ],
+)
 @given(slots=SLOTS, steps=steps(keys_of_a_layer))
-def test_no_score_by_definition_is_lower_than_a_victims(layers, largest_weight, slots, steps):
+def test_no_score_by_definition_is_lower_than_a_victims(made, plain, layers, largest_weight, slots, steps):
     experts = KEYS // layers
-    policy, model = LeastFrequentlyUsed(slots, layers, experts, HALF_LIFE), PlainLfu(slots, layers, experts)
+    policy, model = made(slots, layers, experts), plain(slots, layers, experts)
     policy._LARGEST_WEIGHT = largest_weight  # a small one scales the scores down often
 
     def choose(pinned: set[int], count: int) -> list[int]:
@@ -167,8 +175,8 @@ def test_asking_for_victims_and_not_taking_them_loses_no_slot(name):
         assert sorted(victims(policy, 6, {2}, 5)) == [0, 1, 3, 4, 5]
 
 
-def test_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
-    """What least recently used cannot do."""
+def test_whether_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
+    """What least recently used cannot do, nor lfru after so long a scan: its bonus outweighs few uses."""
     often, scan = list(range(10)), [[key] for key in range(10, 90)]
     kept = {}
     for name in POLICIES:
@@ -177,7 +185,7 @@ def test_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
         for wanted in [*([often] * 4), *scan]:
             cache.run(Use(wanted, None, []))
         kept[name] = len(set(often) & set(cache.where))
-    assert kept == {"lru": 0, "lfu": 10, "s3fifo": 10}
+    assert kept == {"lru": 0, "lfu": 10, "lfru": 0, "s3fifo": 10}
 
 
 def test_a_use_by_many_tokens_counts_as_many_uses():

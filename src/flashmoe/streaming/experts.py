@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flashmoe.errors import CapacityError
 from flashmoe.streaming.arena import Arena
-from flashmoe.streaming.policy import LeastRecentlyUsed, PolicyFactory
+from flashmoe.streaming.policy import LeastFrequentRecentlyUsed, PolicyFactory
 from flashmoe.streaming.reader import ExpertFile, LoggedRead, Read, RecordReader
 
 READ_THREADS = 8
@@ -86,7 +86,7 @@ class ExpertStore:
         *,
         threads: int = READ_THREADS,
         direct: bool = True,
-        policy: PolicyFactory = LeastRecentlyUsed,
+        policy: PolicyFactory = LeastFrequentRecentlyUsed,
     ) -> None:
         self._reader = RecordReader(files, threads, direct)
         self.arena = Arena(slots, max(file.record_bytes for file in files))
