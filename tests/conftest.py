@@ -43,8 +43,8 @@ def tiny_packed(
 
 
 @pytest.fixture(scope="session")
-def speaking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed tiny model with a tokenizer, a chat template and a generation_config."""
+def speaking_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with a tokenizer, a chat template and a generation_config."""
     source = tmp_path_factory.mktemp("speaking")
     write_text_files(source)
     generation = (source / "generation_config.json").read_text()
@@ -54,6 +54,12 @@ def speaking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     make_checkpoint(source, {**CONFIGS["qwen3_5_moe_text"], "num_hidden_layers": 4, **tokens})
     (source / "generation_config.json").write_text(generation)
+    return source
+
+
+@pytest.fixture(scope="session")
+def speaking_model(speaking_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, packed."""
     out = tmp_path_factory.mktemp("speaks") / "packed"
-    pack(source, out, Recipe())
+    pack(speaking_checkpoint, out, Recipe())
     return out

@@ -115,7 +115,7 @@ def test_a_model_of_linear_attention_alone_runs(tmp_path: Path, capfd: pytest.Ca
         (["run", "{checkpoint}", "-p", "x"], "flashmoe pack"),
         (["run", "{model}", "-p", "x", "--memory", "12 parsecs"], "'12 parsecs' is not a size"),
         (["run", "{model}", "-p", "x", "--memory", "1MB"], "may use 1.00 MB"),
-        (["run", "{model}", "-p", "x", "--max-tokens", "-3"], "max_tokens must be"),
+        (["run", "{model}", "-p", "x", "--max-tokens", "-3"], "-3 is not in the range"),
         (["run", "{model}", "-p", "x", "--experts-per-token", "65"], "64 experts"),
         (["run", "{model}", "-p", "x", "--temperature", "-1"], "temperature"),
         (["info", "{checkpoint}"], "flashmoe pack"),

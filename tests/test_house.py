@@ -17,7 +17,7 @@ SOURCE = ROOT / "src"
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
-    "demo": set(),
+    "demo": {"files", "pack", "pack.manifest"},
     "_native": set(),
     "files": set(),
     "ops.weights": set(),
@@ -34,7 +34,7 @@ KNOWS: dict[str, set[str]] = {
     "engine": {"files", "models", "ops", "ops.weights", "ops.interface", "pack.manifest", "settings", "streaming"},
     "measure": {"_native", "engine", "files", "models", "ops", "ops.weights", "ops.interface", "pack", "pack.manifest"}
     | {"settings", "streaming"},
-    "text_engine": {"chat", "engine", "files", "settings"},
+    "text_engine": {"chat", "demo", "engine", "files", "pack.manifest", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
     "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
     | {"demo", "evaluation", "measure", "text_engine"},
@@ -46,6 +46,7 @@ OUTSIDE: dict[str, set[str]] = {
     | {"cli"},
     "ml_dtypes": {"files", "hub", "pack", "ops", "engine"},
     "xxhash": {"files", "pack"},
+    "platformdirs": {"demo"},
     "psutil": {"measure", "streaming"},
     "tokenizers": {"chat"},
     "jinja2": {"chat"},

@@ -16,11 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.demo.packed import model_directory
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import Generation, Statistics, generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
+from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
 
 Messages = Sequence[Mapping[str, Any]]
@@ -96,9 +98,8 @@ class TextEngine:
     directory: the packed model. engine: the same model by token ids. tokenizer: the checkpoint's own.
     """
 
-    def __init__(self, directory: Path, engine: Engine) -> None:
-        self.directory, self.engine = directory, engine
-        self.tokenizer = Tokenizer.from_dir(directory)
+    def __init__(self, directory: Path, engine: Engine, tokenizer: Tokenizer) -> None:
+        self.directory, self.engine, self.tokenizer = directory, engine, tokenizer
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -188,15 +189,14 @@ class TextEngine:
 
 
 def load(directory: str | Path, **settings: Any) -> TextEngine:
-    """Load a packed model; the keywords are the fields of Settings (`memory="4GiB"`, `backend="cpu"`, ...).
+    """Load the packed model in a directory, or the one that ships with Flash-MoE for the word "demo"; the keywords are
+    the fields of Settings (`memory="4GiB"`, `backend="cpu"`, ...).
 
     Raises FlashMoeError with a sentence for settings that are not valid, files that are damaged or do not belong
     together, and memory that is too small.
     """
     chosen = Settings.from_keywords(**settings)
-    engine = load_engine(Path(directory), chosen)
-    try:
-        return TextEngine(Path(directory), engine)
-    except BaseException:
-        engine.close()
-        raise
+    found = model_directory(directory)
+    Manifest.read(found)  # what is no packed model is that first, and only then without a tokenizer
+    tokenizer = Tokenizer.from_dir(found)
+    return TextEngine(found, load_engine(found, chosen), tokenizer)

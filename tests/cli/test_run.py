@@ -1,6 +1,7 @@
 """`flashmoe run`: text on stdout, everything else on stderr, a clean end whatever happens."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,6 @@ def test_other_experts_per_token_are_said_to_change_the_answers(speaking_model, 
         (["--memory", "plenty"], "'plenty' is not a size"),
         (["--memory", "1k"], "of memory and may use 1.00 kB"),
         (["--temperature", "-1"], "temperature must be a number"),
-        (["--max-tokens", "0"], "max_tokens must be a whole number"),
         (["--max-tokens", "9999"], "do not fit the context of 512"),
         (["--raw", "--system", "x"], "need the chat template"),
     ],
@@ -73,6 +73,17 @@ def test_what_cannot_be_done_is_one_sentence(speaking_model, options, message, c
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+
+
+def test_wrong_sampling_is_known_before_the_model_is_looked_at(tmp_path, capfd):
+    assert run(["run", str(tmp_path / "nowhere"), "-p", "Hello", "--temperature", "-1"]) == 1
+    assert "temperature must be a number" in capfd.readouterr().err
+
+
+def test_a_missing_tokenizer_is_known_before_the_weights_are_read(speaking_model, tmp_path, capfd):
+    shutil.copytree(speaking_model, tmp_path / "packed", ignore=shutil.ignore_patterns("tokenizer.json", "trunk.*"))
+    assert run(["run", str(tmp_path / "packed"), "-p", "Hello"]) == 1
+    assert "tokenizer.json" in capfd.readouterr().err
 
 
 def test_no_model_is_one_sentence(tmp_path, capfd):

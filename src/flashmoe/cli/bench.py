@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.measure.bench import bench
 from flashmoe.measure.plot import plot_pipeline, require_matplotlib
 from flashmoe.settings import Settings, parse_bytes
@@ -25,7 +26,7 @@ PROMPTS = (
 
 
 @click.command("bench")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("--memory", metavar="SIZE", help="For everything, like 4GiB [default: what the machine leaves]")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import count_bar
 from flashmoe.demo import CASES, TEXT
 from flashmoe.engine.routing_trace import RoutingRecorder
@@ -31,10 +32,10 @@ _SHARE_OF_MEMORY = 0.9
 
 
 @click.command("eval")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("--text", metavar="FILE", type=click.Path(path_type=Path), help="Measure perplexity on this text.")
 @click.option("--cases", metavar="FILE", type=click.Path(path_type=Path), help="Ask these cases, one JSON a line.")
-@click.option("--against", metavar="DIR2", type=click.Path(path_type=Path), help="A more precise pack to compare with.")
+@click.option("--against", metavar="DIR2", type=MODEL_DIRECTORY, help="A more precise pack to compare with.")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), help="At most so many cases, and windows of the text."
 )

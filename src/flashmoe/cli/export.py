@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import progress_bar
 from flashmoe.pack.export import DTYPES, export
 from flashmoe.settings import format_bytes
 
 
 @click.command("export")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
 def command(directory: Path, out: Path, dtype: str) -> None:

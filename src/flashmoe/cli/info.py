@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.pack.info import info
 from flashmoe.settings import parse_bytes
 from flashmoe.streaming.memory import available_memory
 
 
 @click.command("info")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("--memory", metavar="SIZE", help="Reckon with this much instead of what is available: 48G, 16GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(directory: Path, memory: str | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.prediction import Description, predict
 from flashmoe.measure.sizes import packed_sizes, published_sizes
@@ -14,7 +15,7 @@ from flashmoe.settings import parse_bytes
 
 
 @click.command("plan")
-@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", required=False, type=MODEL_DIRECTORY)
 @click.option("--like", type=click.Choice(list(SHAPES)), help="A published model, packed at 4 bits, instead of DIR.")
 @click.option("--memory", metavar="SIZE", help="For everything: 48G, 16GiB [this and the next: default as measured]")
 @click.option("--disk", metavar="RATE", help="What the disk reads: 7GB/s.")

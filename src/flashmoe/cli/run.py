@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.engine.generation import Statistics
 from flashmoe.engine.routing_trace import RoutingRecorder
+from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, format_bytes
@@ -18,12 +20,14 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
 
 
 @click.command("run")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("-p", "--prompt", required=True, help="What to answer or, with --raw, to go on from.")
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Complete the prompt as it is, without the chat template.")
 @click.option("--no-thinking", is_flag=True, help="Ask the template for an answer without thinking.")
-@click.option("--max-tokens", type=int, help="The most tokens to generate [default: what the context leaves]")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), help="The most tokens to generate [default: what the context leaves]"
+)
 @click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
@@ -48,6 +52,7 @@ def command(
     system: str | None,
     raw: bool,
     no_thinking: bool,
+    max_tokens: int | None,
     record_routing: Path | None,
     trace: Path | None,
     stats: bool,
@@ -59,12 +64,17 @@ def command(
             "--raw goes on from the prompt as it is; --system and --no-thinking need the chat template."
         )
     settings = {name: options.pop(name) for name in _SETTINGS}
+    Sampling.from_generation_config({}, **options)  # wrong values are known before gigabytes are read
     with load(directory, **{name: value for name, value in settings.items() if value is not None}) as engine:
         click.echo(engine.engine.summary, err=True)
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
         stream = engine.stream(
-            prompt if raw else messages, raw=raw, enable_thinking=False if no_thinking else None, **options
+            prompt if raw else messages,
+            raw=raw,
+            max_tokens=max_tokens,
+            enable_thinking=False if no_thinking else None,
+            **options,
         )
         recorder = RoutingRecorder(engine.engine.config)
         if record_routing:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import progress_bar
 from flashmoe.errors import FormatError
 from flashmoe.pack.verify import verify
@@ -11,7 +12,7 @@ from flashmoe.settings import format_bytes
 
 
 @click.command("verify")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 def command(directory: Path) -> None:
     """Check every byte of the packed model DIR against its checksums, and name what is wrong."""
     with progress_bar("Verifying") as (report, _):
