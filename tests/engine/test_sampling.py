@@ -155,3 +155,23 @@ def test_the_largest_are_those_of_a_sort_with_their_ties(values, count):
     values = np.array(values)
     least = np.sort(values)[-min(count, len(values))]
     assert largest(values, count).tolist() == np.flatnonzero(values >= least).tolist()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.7, 1.5]), st.integers(0, 20))
+def test_only_allowed_tokens_are_chosen_and_as_if_there_were_no_others(seed, temperature, top_k):
+    logits = some_logits(seed, vocab=200)
+    allowed = np.random.default_rng(seed).random(200) < 0.2
+    allowed[seed % 200] = True
+    sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed)
+    masked = Sampler(sampling, 200, np.zeros(0, np.int32))
+    token = masked.choose(logits, allowed)
+    alone = Sampler(sampling, int(allowed.sum()), np.zeros(0, np.int32))
+    assert token == allowed.nonzero()[0][alone.choose(logits[allowed])]
+
+
+def test_a_bias_is_added_to_the_logits():
+    logits = some_logits(1)
+    sampler = Sampler(Sampling(), VOCAB, np.zeros(0, np.int32), {5: 100.0, int(logits.argmax()): -100.0})
+    assert sampler.choose(logits) == 5
+    with pytest.raises(FlashMoeError, match="not in the vocabulary of 2000"):
+        Sampler(Sampling(), VOCAB, np.zeros(0, np.int32), {VOCAB: 1.0})

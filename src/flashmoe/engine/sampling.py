@@ -5,6 +5,7 @@ the OpenAI API has them, on generated tokens alone), temperature, top-k, top-p, 
 give the same token. Knows one sequence's token ids, not what they mean.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, Self
@@ -131,18 +132,37 @@ def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
 
 
 class Sampler:
-    """Chooses one sequence's tokens; `prompt` counts for the repetition penalty alone."""
+    """Chooses one sequence's tokens; `prompt` counts for the repetition penalty alone.
 
-    def __init__(self, sampling: Sampling, vocab: int, prompt: NDArray[np.int32]) -> None:
+    bias: added to the logits of single tokens, by id. Raises FlashMoeError for an id that is not of the vocabulary.
+    """
+
+    def __init__(
+        self, sampling: Sampling, vocab: int, prompt: NDArray[np.int32], bias: Mapping[int, float] | None = None
+    ) -> None:
         self.sampling = sampling
         self.random = np.random.default_rng(sampling.seed)
         self.seen = np.zeros(vocab, dtype=np.bool_)
         self.seen[prompt] = True
         self.counts = np.zeros(vocab, dtype=np.int32)
+        self.biased = np.array(list(bias or ()), dtype=np.int64)
+        self.bias = np.array(list((bias or {}).values()), dtype=np.float32)
+        if bias and (self.biased.min() < 0 or self.biased.max() >= vocab):
+            raise FlashMoeError(f"logit_bias names a token id that is not in the vocabulary of {vocab}.")
 
-    def choose(self, logits: Floats) -> int:
-        """The next token from logits [vocab]. Raises FlashMoeError if they are not numbers."""
+    def choose(self, logits: Floats, allowed: NDArray[np.bool_] | None = None) -> int:
+        """The next token from logits [vocab], one of those `allowed` [vocab] where that is given.
+
+        Raises FlashMoeError if the logits are not numbers, or no token is allowed.
+        """
         logits = penalise(logits, self.seen, self.counts, self.sampling)
+        if len(self.biased):
+            logits = logits.copy()
+            logits[self.biased] += self.bias
+        if allowed is not None:
+            if not allowed.any():
+                raise FlashMoeError("The form that the answer must have allows no token here; ask for another form.")
+            logits = np.where(allowed, logits, np.float32(-np.inf))
         best = int(logits.argmax())
         if not isfinite(logits[best]):
             raise FlashMoeError(
@@ -155,5 +175,13 @@ class Sampler:
 
     def _draw(self, logits: Floats) -> int:
         ids, p = distribution(logits, self.sampling)
+        ids, p = ids[p > 0], p[p > 0]
         place = int(np.searchsorted(np.cumsum(p), self.random.random(), side="right"))
         return int(ids[min(place, len(ids) - 1)])
+
+
+def log_probabilities(logits: Floats) -> NDArray[np.float64]:
+    """Natural logarithms [vocab] of the probabilities that logits stand for, before penalties and temperature."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
