@@ -71,6 +71,15 @@ int open(PyReader& reader, const std::string& path, bool direct) {
     throw nb::python_error();
 }
 
+Ticket submit_many(PyReader& reader, int file, const std::vector<std::uint64_t>& offsets, std::size_t bytes,
+                   const PyBuffer& buffer, const std::vector<std::size_t>& positions, int priority) {
+    if (offsets.size() != positions.size()) throw std::invalid_argument("each offset needs one position");
+    std::vector<Place> places;
+    places.reserve(offsets.size());
+    for (std::size_t i = 0; i < offsets.size(); ++i) places.push_back({offsets[i], positions[i]});
+    return reader.native.submit(file, bytes, places, buffer.native, to_priority(priority));
+}
+
 nb::tuple read_log(const PyReader& reader) {
     const ReadLog log = reader.native.log();
     nb::list events;
@@ -115,16 +124,20 @@ void bind_reader(nb::module_& m) {
             "submit",
             [](PyReader& self, int file, std::uint64_t offset, std::size_t bytes, const PyBuffer& buffer,
                std::size_t position, int priority) {
-                return self.native.submit(file, offset, bytes, buffer.native, position, to_priority(priority));
+                const Place place{offset, position};
+                return self.native.submit(file, bytes, {&place, 1}, buffer.native, to_priority(priority));
             },
             nb::arg("file"), nb::arg("offset"), nb::arg("nbytes"), nb::arg("buffer"), nb::arg("position"),
             nb::arg("priority"))
+        .def("submit_many", &submit_many, nb::arg("file"), nb::arg("offsets"), nb::arg("nbytes"), nb::arg("buffer"),
+             nb::arg("positions"), nb::arg("priority"))
         .def("wait", [](PyReader& self, Ticket ticket) { self.native.wait(ticket); }, nb::arg("ticket"), unlocked())
         .def(
             "wait_any",
             [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
             nb::arg("tickets"), unlocked())
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
+        .def("promote", [](PyReader& self, Ticket ticket) { self.native.promote(ticket); }, nb::arg("ticket"))
         .def("close", [](PyReader& self) { self.native.close(); }, unlocked())
         .def("direct", [](const PyReader& self, int file) { return self.native.direct(file); }, nb::arg("file"))
         .def("keep_log", [](PyReader& self, std::size_t capacity) { self.native.keep_log(capacity); },

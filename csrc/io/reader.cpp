@@ -42,19 +42,25 @@ int Reader::open(const std::string& path, bool direct) {
     return static_cast<int>(files_.size()) - 1;
 }
 
-Ticket Reader::submit(int file, std::uint64_t offset, std::size_t bytes, std::shared_ptr<Buffer> buffer,
-                      std::size_t position, Priority priority) {
-    if (position > buffer->size() || bytes > buffer->size() - position)
-        throw std::invalid_argument("the read would not fit in its buffer");
-    const std::lock_guard lock(mutex_);
+Ticket Reader::submit(int file, std::size_t bytes, std::span<const Place> places,
+                      const std::shared_ptr<Buffer>& buffer, Priority priority) {
+    for (const Place& place : places)
+        if (place.position > buffer->size() || bytes > buffer->size() - place.position)
+            throw std::invalid_argument("the read would not fit in its buffer");
+    std::unique_lock lock(mutex_);
     if (closing_) throw std::invalid_argument("the reader is closed");
     if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
-    const Ticket ticket = ++last_ticket_;
-    requests_.emplace(
-        ticket, Request{file, files_[static_cast<std::size_t>(file)], offset, bytes, std::move(buffer), position});
-    queues_[static_cast<int>(priority)].push_back(ticket);
-    queued_.notify_one();
-    return ticket;
+    const auto& source = files_[static_cast<std::size_t>(file)];
+    const Ticket first = last_ticket_ + 1;
+    for (const Place& place : places) {
+        requests_.emplace(++last_ticket_, Request{file, source, place.offset, bytes, buffer, place.position});
+        queues_[static_cast<int>(priority)].push_back(last_ticket_);
+    }
+    // A running thread looks at the queue before it sleeps.
+    const std::size_t sleeping = std::min(places.size(), threads_.size() - static_cast<std::size_t>(running_));
+    lock.unlock();  // a thread that wakes would wait for it
+    for (std::size_t i = 0; i < sleeping; ++i) queued_.notify_one();
+    return first;
 }
 
 void Reader::wait(Ticket ticket) {
@@ -82,10 +88,16 @@ std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
 bool Reader::cancel(Ticket ticket) {
     const std::lock_guard lock(mutex_);
     if (find(ticket).stage != Stage::queued) return false;
-    for (auto& queue : queues_) std::erase(queue, ticket);
+    if (!unqueue(ticket, Priority::prefetch)) unqueue(ticket, Priority::demand);
     requests_.erase(ticket);
     finished_.notify_all();
     return true;
+}
+
+void Reader::promote(Ticket ticket) {
+    const std::lock_guard lock(mutex_);
+    if (find(ticket).stage == Stage::queued && unqueue(ticket, Priority::prefetch))
+        queues_[static_cast<int>(Priority::demand)].push_back(ticket);
 }
 
 void Reader::close() {
@@ -129,6 +141,10 @@ void Reader::keep_log(std::size_t capacity) {
 ReadLog Reader::log() const {
     const std::lock_guard lock(mutex_);
     return log_;
+}
+
+bool Reader::unqueue(Ticket ticket, Priority priority) {
+    return std::erase(queues_[static_cast<int>(priority)], ticket) > 0;
 }
 
 void Reader::work(int thread) {

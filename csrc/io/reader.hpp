@@ -1,4 +1,5 @@
-// Reads of whole records by a pool of threads: demand before prefetch, first come first served within each.
+// Reads of whole records by a pool of threads: demand before prefetch, first come first served within each. What
+// turns out to be wanted is promoted from the one to the other.
 // Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads.
 #pragma once
 
@@ -35,6 +36,12 @@ public:
     std::size_t got;
 };
 
+// Where one of several reads of the same length begins: in its file, and in the buffer it goes to.
+struct Place {
+    std::uint64_t offset;
+    std::size_t position;
+};
+
 struct ReaderCounters {
     std::uint64_t reads = 0;       // completed without error
     std::uint64_t bytes_read = 0;  // by those
@@ -52,10 +59,11 @@ public:
     // An id to submit reads of this file with. Throws std::system_error.
     int open(const std::string& path, bool direct);
 
-    // Queues a read of file[offset, offset + bytes) to buffer[position, position + bytes). The buffer lives at least
-    // until the read has ended. Throws std::invalid_argument for an unknown file or a range outside the buffer.
-    Ticket submit(int file, std::uint64_t offset, std::size_t bytes, std::shared_ptr<Buffer> buffer,
-                  std::size_t position, Priority priority);
+    // Queues reads of file[offset, offset + bytes) to buffer[position, position + bytes), in this order, and returns the
+    // first of as many consecutive tickets. The buffer lives at least until they have ended. Throws
+    // std::invalid_argument for an unknown file or a range outside the buffer, and then queues none.
+    Ticket submit(int file, std::size_t bytes, std::span<const Place> places, const std::shared_ptr<Buffer>& buffer,
+                  Priority priority);
 
     // Waits for one read. Its ticket is then spent, also when ReadError is thrown.
     void wait(Ticket ticket);
@@ -67,6 +75,10 @@ public:
     // Withdraws a read that has not started and spends its ticket; false if it has started, and is still to be waited
     // for.
     bool cancel(Ticket ticket);
+
+    // Makes a prefetch that has not started a demand, behind those that are queued; nothing where it has started or is
+    // one already.
+    void promote(Ticket ticket);
 
     // What the destructor does. Those who wait for a withdrawn read get ReadError with ECANCELED.
     void close();
@@ -94,6 +106,7 @@ private:
     };
     using Clock = std::chrono::steady_clock;
 
+    bool unqueue(Ticket ticket, Priority priority);
     void work(int thread);
     void finish(Request& request, const ReadOutcome& outcome);
     Request& find(Ticket ticket);

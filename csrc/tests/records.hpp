@@ -60,7 +60,8 @@ inline std::optional<ReadError> error_of(Reader& reader, Ticket ticket) {
 
 inline Ticket submit(Reader& reader, int file, std::size_t record, const std::shared_ptr<Buffer>& buffer,
                      std::size_t slot, Priority priority = Priority::demand) {
-    return reader.submit(file, record * kRecord, kRecord, buffer, slot * kRecord, priority);
+    const Place place{record * kRecord, slot * kRecord};
+    return reader.submit(file, kRecord, {&place, 1}, buffer, priority);
 }
 
 }  // namespace records

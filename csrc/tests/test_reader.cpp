@@ -27,8 +27,24 @@ TEST(reader_reads_ranges_that_direct_io_would_refuse) {
     Reader reader(2);
     const int id = reader.open(file.path, true);
     const auto buffer = make_buffer();
-    reader.wait(reader.submit(id, 4097, 8191, buffer, 3, Priority::demand));
+    const Place place{4097, 3};
+    reader.wait(reader.submit(id, 8191, {&place, 1}, buffer, Priority::demand));
     for (std::size_t i = 0; i < 8191; ++i) CHECK(buffer->data()[3 + i] == expected(4097 + i));
+}
+
+TEST(reader_takes_several_reads_at_once_and_numbers_them_in_order) {
+    const TemporaryFile file;
+    Reader reader(3);
+    const int id = reader.open(file.path, true);
+    const auto buffer = make_buffer();
+    std::vector<Place> places;
+    for (std::size_t i = 0; i < kRecords; ++i) places.push_back({(kRecords - 1 - i) * kRecord, i * kRecord});
+    const Ticket first = reader.submit(id, kRecord, places, buffer, Priority::demand);
+    for (std::size_t i = 0; i < kRecords; ++i) {
+        reader.wait(first + static_cast<Ticket>(i));
+        CHECK(holds_record(*buffer, i, kRecords - 1 - i));
+    }
+    CHECK_EQUAL(reader.submit(id, kRecord, {}, buffer, Priority::demand), first + static_cast<Ticket>(kRecords));
 }
 
 TEST(reader_wait_any_returns_what_has_ended) {
@@ -55,7 +71,11 @@ TEST(reader_refuses_misuse) {
     const int id = reader.open(file.path, false);
     const auto buffer = make_buffer(1);
     CHECK_THROWS(std::invalid_argument, submit(reader, id, 0, buffer, 1));
-    CHECK_THROWS(std::invalid_argument, reader.submit(id, 0, ~std::size_t{0}, buffer, 1, Priority::demand));
+    const Place beside{0, 1};
+    CHECK_THROWS(std::invalid_argument, reader.submit(id, ~std::size_t{0}, {&beside, 1}, buffer, Priority::demand));
+    const std::vector<Place> good_and_bad{{0, 0}, {0, kRecord}};
+    CHECK_THROWS(std::invalid_argument, reader.submit(id, kRecord, good_and_bad, buffer, Priority::demand));
+    CHECK_THROWS(std::invalid_argument, reader.wait(1));  // the good one was not queued either
     CHECK_THROWS(std::invalid_argument, submit(reader, id + 1, 0, buffer, 0));
     CHECK_THROWS(std::invalid_argument, submit(reader, -1, 0, buffer, 0));
     CHECK_THROWS(std::invalid_argument, reader.wait(99));

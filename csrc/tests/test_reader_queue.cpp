@@ -65,6 +65,45 @@ TEST(reader_serves_demand_before_prefetch_in_order) {
     CHECK(order == wanted);
 }
 
+TEST(reader_serves_a_promoted_prefetch_behind_the_demand_before_it) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets{submit(reader, id, 0, buffer, 0, Priority::prefetch)};
+    wait_for_calls(1);
+    for (const std::size_t record : {10, 11, 12})
+        tickets.push_back(submit(reader, id, record, buffer, record, Priority::prefetch));
+    tickets.push_back(submit(reader, id, 5, buffer, 5));
+    reader.promote(tickets[2]);
+    reader.promote(tickets[2]);
+    reader.promote(tickets[0]);  // has started
+    tickets.push_back(submit(reader, id, 6, buffer, 6));
+    reader.promote(tickets[4]);  // is a demand: keeps its place
+    open_gate();
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    const std::vector<off_t> wanted{0, 5 * kRecord, 11 * kRecord, 6 * kRecord, 10 * kRecord, 12 * kRecord};
+    CHECK(order == wanted);
+    CHECK_THROWS(std::invalid_argument, reader.promote(tickets[0]));
+}
+
+TEST(reader_withdraws_what_was_promoted) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const Ticket running = submit(reader, id, 0, buffer, 0);
+    wait_for_calls(1);
+    const Ticket queued = submit(reader, id, 1, buffer, 1, Priority::prefetch);
+    reader.promote(queued);
+    CHECK(reader.cancel(queued));
+    open_gate();
+    reader.wait(running);
+    CHECK_EQUAL(order.size(), 1u);
+}
+
 TEST(reader_withdraws_only_what_has_not_started) {
     const TemporaryFile file;
     shut_gate();
@@ -135,9 +174,11 @@ TEST(reader_serves_several_threads_at_once) {
                 const std::size_t record = (round * 7 + caller) % kRecords;
                 const Ticket wanted = submit(reader, id, record, buffer, 0);
                 const Ticket guess = submit(reader, id, (record + 1) % kRecords, buffer, 1, Priority::prefetch);
+                if (round % 3 == 0) reader.promote(guess);
                 reader.wait(wanted);
                 wrong += !holds_record(*buffer, 0, record);
-                if (reader.cancel(guess)) continue;
+                if (round % 2 == 0 && reader.cancel(guess)) continue;
+                if (round % 5 == 0) reader.promote(guess);
                 reader.wait(guess);
                 wrong += !holds_record(*buffer, 1, (record + 1) % kRecords);
             }

@@ -40,6 +40,17 @@ class Reader:
         """Queue a read of file[offset : offset + nbytes] to buffer[position:]; a ticket. Priority 0: demand, 1:
         prefetch."""
 
+    def submit_many(
+        self,
+        file: int,
+        offsets: Sequence[int],
+        nbytes: int,
+        buffer: Buffer,
+        positions: Sequence[int],
+        priority: int,
+    ) -> int:
+        """Queue reads of `nbytes` each, in order; the first of as many consecutive tickets. Queues all or none."""
+
     def wait(self, ticket: int) -> None:
         """Wait for one read. Raises ReadError; the ticket is spent either way."""
 
@@ -49,6 +60,9 @@ class Reader:
 
     def cancel(self, ticket: int) -> bool:
         """Withdraw a read that has not started and spend its ticket; False if it has started."""
+
+    def promote(self, ticket: int) -> None:
+        """Make a prefetch that has not started a demand, behind those queued; nothing if it has started or is one."""
 
     def close(self) -> None:
         """Withdraw what has not started (waiters get ECANCELED), wait for the rest, close the files."""

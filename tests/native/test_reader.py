@@ -54,6 +54,30 @@ def test_reader_puts_bytes_where_they_belong(file: Path, direct: bool) -> None:
     assert reader.read_seconds > 0
 
 
+def test_several_reads_at_once_have_consecutive_tickets(file: Path) -> None:
+    reader, buffer = Reader(2), Buffer(16 * PAGE)
+    places = [i * PAGE for i in range(16)]
+    first = reader.submit_many(reader.open(str(file), True), places, PAGE, buffer, places[::-1], 0)
+    for ticket in range(first, first + 16):
+        reader.wait(ticket)
+    expected = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(16, PAGE)[::-1]
+    np.testing.assert_array_equal(buffer.array.reshape(16, PAGE), expected)
+    with pytest.raises(ValueError, match="each offset needs one position"):
+        reader.submit_many(0, places, PAGE, buffer, places[:3], 0)
+
+
+def test_a_prefetch_may_be_promoted_at_any_time_before_it_is_spent(file: Path) -> None:
+    reader, buffer = Reader(1), Buffer(16 * PAGE)
+    places = [i * PAGE for i in range(16)]
+    first = reader.submit_many(reader.open(str(file), True), places, PAGE, buffer, places, 1)
+    for ticket in range(first + 15, first - 1, -1):
+        reader.promote(ticket)
+        reader.wait(ticket)
+    np.testing.assert_array_equal(buffer.array, np.frombuffer(file.read_bytes(), dtype=np.uint8))
+    with pytest.raises(ValueError, match="spent"):
+        reader.promote(first)
+
+
 def test_the_end_of_the_file_is_an_error_with_ticket_and_progress(file: Path) -> None:
     reader, buffer = Reader(1), Buffer(2 * PAGE)
     ticket = reader.submit(reader.open(str(file), False), 15 * PAGE, 2 * PAGE, buffer, 0, 0)

@@ -68,6 +68,21 @@ class RecordReader:
         ticket = self._native.submit(self._ids[layer], offset, file.record_bytes, buffer, position, priority)
         return Read(ticket, layer, expert, slot)
 
+    def submit_many(
+        self,
+        layer: int,
+        experts: Sequence[int],
+        slots: Sequence[int],
+        buffer: Buffer,
+        positions: Sequence[int],
+        priority: int = DEMAND,
+    ) -> list[Read]:
+        """`submit` for several records of one layer, in order, for the price of one call."""
+        file = self._files[layer]
+        offsets = [file.data_offset + expert * file.record_bytes for expert in experts]
+        first = self._native.submit_many(self._ids[layer], offsets, file.record_bytes, buffer, positions, priority)
+        return [Read(first + i, layer, *each) for i, each in enumerate(zip(experts, slots, strict=True))]
+
     def wait_any(self, reads: Iterable[Read]) -> list[Read]:
         """Wait until at least one of them has ended; those that have, marked done, one that failed with its error."""
         by_ticket = {read.ticket: read for read in reads}
@@ -84,6 +99,10 @@ class RecordReader:
     def withdraw(self, read: Read) -> bool:
         """Take back a read that has not started; False if it has, and will still end."""
         return self._native.cancel(read.ticket)
+
+    def promote(self, read: Read) -> None:
+        """Serve a prefetch that has not started as a demand, behind those submitted; nothing if it is under way."""
+        self._native.promote(read.ticket)
 
     def keep_log(self, capacity: int) -> None:
         """Keep the last `capacity` reads that end from now on; 0: none."""
