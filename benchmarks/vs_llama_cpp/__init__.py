@@ -1,0 +1,1 @@
+"""Flash-MoE beside llama.cpp: the same layer shapes, the same machine, the same minutes (docs/performance.md)."""
