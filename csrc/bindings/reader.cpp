@@ -136,6 +136,8 @@ void bind_reader(nb::module_& m) {
             "wait_any",
             [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
             nb::arg("tickets"), unlocked())
+        .def("ended", [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.ended(tickets); },
+             nb::arg("tickets"))
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
         .def("promote", [](PyReader& self, Ticket ticket) { self.native.promote(ticket); }, nb::arg("ticket"))
         .def("close", [](PyReader& self) { self.native.close(); }, unlocked())

@@ -74,14 +74,15 @@ std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
     if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
     std::vector<Ticket> done;
     std::unique_lock lock(mutex_);
-    finished_.wait(lock, [&] {
-        for (const Ticket ticket : tickets)
-            if (find(ticket).stage == Stage::done) done.push_back(ticket);
-        return !done.empty();
-    });
-    for (const Ticket ticket : done)
-        if (const Request& request = find(ticket); request.outcome.error != 0) spend(ticket, request);
-    for (const Ticket ticket : done) requests_.erase(ticket);
+    finished_.wait(lock, [&] { return !(done = done_of(tickets)).empty(); });
+    spend_all(done);
+    return done;
+}
+
+std::vector<Ticket> Reader::ended(std::span<const Ticket> tickets) {
+    const std::lock_guard lock(mutex_);
+    std::vector<Ticket> done = done_of(tickets);
+    spend_all(done);
     return done;
 }
 
@@ -189,6 +190,19 @@ Reader::Request& Reader::find(Ticket ticket) {
     if (found == requests_.end())
         throw std::invalid_argument("ticket " + std::to_string(ticket) + " is unknown or spent");
     return found->second;
+}
+
+std::vector<Ticket> Reader::done_of(std::span<const Ticket> tickets) {
+    std::vector<Ticket> done;
+    for (const Ticket ticket : tickets)
+        if (find(ticket).stage == Stage::done) done.push_back(ticket);
+    return done;
+}
+
+void Reader::spend_all(std::span<const Ticket> done) {
+    for (const Ticket ticket : done)
+        if (const Request& request = find(ticket); request.outcome.error != 0) spend(ticket, request);
+    for (const Ticket ticket : done) requests_.erase(ticket);
 }
 
 void Reader::spend(Ticket ticket, const Request& request) {

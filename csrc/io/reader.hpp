@@ -72,6 +72,9 @@ public:
     // throws its ReadError and spends that ticket alone.
     std::vector<Ticket> wait_any(std::span<const Ticket> tickets);
 
+    // wait_any without waiting: perhaps none has ended.
+    std::vector<Ticket> ended(std::span<const Ticket> tickets);
+
     // Withdraws a read that has not started and spends its ticket; false if it has started, and is still to be waited
     // for.
     bool cancel(Ticket ticket);
@@ -110,6 +113,8 @@ private:
     void work(int thread);
     void finish(Request& request, const ReadOutcome& outcome);
     Request& find(Ticket ticket);
+    std::vector<Ticket> done_of(std::span<const Ticket> tickets);
+    void spend_all(std::span<const Ticket> done);
     void spend(Ticket ticket, const Request& request);
 
     const PreadCall call_;

@@ -58,6 +58,9 @@ class Reader:
         """Wait until at least one has ended; all that have, now spent. Raises ReadError for one that failed, and
         spends that one alone."""
 
+    def ended(self, tickets: Sequence[int]) -> list[int]:
+        """wait_any without waiting: perhaps none has ended."""
+
     def cancel(self, ticket: int) -> bool:
         """Withdraw a read that has not started and spend its ticket; False if it has started."""
 

@@ -1,5 +1,6 @@
 """Files of records whose bytes follow from layer and expert."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def write_layer(file: ExpertFile, layer: int) -> None:
     content = b"".join(record(layer, expert, file.record_bytes).tobytes() for expert in range(file.experts))
     with file.path.open("r+b" if file.path.exists() else "wb") as out:
         out.write(bytes(file.data_offset) + content)
+
+
+def cut(file: ExpertFile, experts: int) -> None:
+    """Leave the file with so many whole experts."""
+    os.truncate(file.path, file.data_offset + experts * file.record_bytes)
 
 
 def make_model(directory: Path, experts: Sequence[int], record_bytes: Sequence[int]) -> list[ExpertFile]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from record_files import PAGE, assert_holds, ids, make_model, wait_for_all, write_layer
+from record_files import PAGE, assert_holds, cut, ids, make_model, wait_for_all, write_layer
 
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.streaming.experts import ExpertStore
@@ -22,11 +22,6 @@ def files(tmp_path: Path) -> list[ExpertFile]:
 def store(files: list[ExpertFile]) -> Iterator[ExpertStore]:
     with ExpertStore(files, slots=8) as store:
         yield store
-
-
-def cut(file: ExpertFile, experts: int) -> None:
-    """Leave the file with so many whole experts."""
-    os.truncate(file.path, file.data_offset + experts * file.record_bytes)
 
 
 @pytest.mark.parametrize("direct", [False, True])

@@ -69,7 +69,7 @@ class OpenLease:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Several leases at once, advanced and closed in any order, while files are cut short and mended."""
+    """Leases advanced and closed in any order, guesses between them, while files are cut short and mended."""
 
     SLOTS = 9
     leases: Bundle[OpenLease] = Bundle("leases")
@@ -95,6 +95,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert needed <= self.SLOTS
         self.open.append(lease)
         return lease
+
+    @rule(layer=layers, experts=st.lists(st.integers(0, min(EXPERTS) - 1), unique=True))
+    def prefetch(self, layer: int, experts: list[int]) -> None:
+        self.store.prefetch(layer, ids(*experts))
+
+    @rule(layer=layers, experts=experts)
+    def withdraw(self, layer: int, experts: list[int]) -> None:
+        self.store.withdraw(layer, ids(*experts))
 
     @rule(lease=leases)
     def advance(self, lease: OpenLease) -> None:

@@ -1,8 +1,9 @@
 """Experts on demand: which are in memory, where, and how the others get there.
 
 Invariants: a slot is never reused while a lease or a read holds it; an expert is in at most one readable slot and in at
-most one read; an expert whose read failed is nowhere, and the next fetch tries again. One thread uses a store.
-Knows layers, experts and slots; knows neither what a record means nor why an expert is wanted.
+most one read; an expert whose read failed is nowhere, and the next fetch tries again. Guesses give way to leases: what
+was prefetched changes when an expert is read, never whether a fetch succeeds. One thread uses a store.
+Knows layers, experts and slots; knows neither what a record means nor why an expert is wanted or expected.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from flashmoe.errors import CapacityError
 from flashmoe.streaming.arena import Arena
 from flashmoe.streaming.policy import LeastFrequentRecentlyUsed, PolicyFactory
-from flashmoe.streaming.reader import ExpertFile, LoggedRead, Read, RecordReader
+from flashmoe.streaming.reader import DEMAND, PREFETCH, ExpertFile, LoggedRead, Read, RecordReader
 
 READ_THREADS = 8
 """Reads in flight: 2 to 8 of 7 MB saturate a drive."""
@@ -25,13 +26,30 @@ READ_THREADS = 8
 
 @dataclass(frozen=True)
 class StoreStats:
-    """Counts since the store was made. A hit needed no read of its own; stall_seconds were spent waiting for reads."""
+    """Counts since the store was made. A hit needed no read of its own; stall_seconds were spent waiting for reads.
+
+    prefetched: reads of guesses, without those withdrawn before they began; prefetch_used: those of them that a fetch
+    came for. prefetch_wasted: bytes of those given up instead.
+    """
 
     hits: int
     misses: int
     bytes_read: int
     read_seconds: float
     stall_seconds: float
+    prefetched: int
+    prefetch_used: int
+    prefetch_wasted: int
+
+
+@dataclass(slots=True)
+class _Guess:
+    """An expert that is expected, and the pin that keeps its slot until then. read: None if it was there already.
+    former: what the slot held."""
+
+    slot: int
+    read: Read | None = None
+    former: tuple[int, int] | None = None
 
 
 class Lease:
@@ -97,11 +115,15 @@ class ExpertStore:
         self._owners: list[tuple[int, int] | None] = [None] * slots
         self._pins = np.zeros(slots, dtype=np.int32)  # leases and reads that hold a slot
         self._reads: dict[tuple[int, int], Read] = {}
+        self._guesses: dict[tuple[int, int], _Guess] = {}
         self._indices = np.arange(slots, dtype=np.intp)
         self._indices.flags.writeable = False
         self._uses = 0
         self._misses = 0
         self._stall_seconds = 0.0
+        self._prefetched = 0
+        self._prefetch_used = 0
+        self._prefetch_wasted = 0
 
     @property
     def max_lease(self) -> int:
@@ -121,6 +143,9 @@ class ExpertStore:
             self._reader.bytes_read,
             self._reader.read_seconds,
             self._stall_seconds,
+            self._prefetched,
+            self._prefetch_used,
+            self._prefetch_wasted,
         )
 
     def fetch(self, layer: int, experts: NDArray[np.int32], uses: NDArray[np.int32] | None = None) -> Lease:
@@ -130,17 +155,60 @@ class ExpertStore:
         CapacityError if the arena has too few free slots.
         """
         # Indices as intp throughout: NumPy converts others anew at every use, 1 to 2 us each.
+        self._collect()
+        confirmed = self._confirm(layer, experts) if self._guesses else []
         slots: NDArray[np.intp] = self._tables[layer][experts.astype(np.intp)]
         held = slots.tolist()
         late: list[tuple[int, Read]] = []
-        if -1 in held:
-            late = self._start_reads(layer, experts, slots)
-            held = slots.tolist()
-        else:
-            self._pins[slots] += 1
+        try:
+            if -1 in held:
+                late = self._start_reads(layer, experts, slots)
+                held = slots.tolist()
+            else:
+                self._pins[slots] += 1
+        finally:
+            if confirmed:
+                self._pins[confirmed] -= 1  # not before the lease holds them
         self._policy.touch(held, None if uses is None else uses.tolist())
         self._uses += len(held)
         return Lease(self, slots, late)
+
+    def prefetch(self, layer: int, experts: NDArray[np.int32]) -> None:
+        """Expect these experts, the likeliest first: keep those in memory, and read others once no demand waits.
+
+        Reads start in the order given. A read takes the slot that the next miss would take, never one that is in use or
+        holds an expected expert; where there is none, the rest of the experts is left out. So a right guess evicts
+        nothing that its fetch would not have evicted; a wrong one costs the expert the policy values least. Guesses
+        stand until a fetch wants them, until `withdraw`, or until a fetch needs their slots.
+        """
+        self._collect()
+        absent: list[int] = []
+        for expert in experts.tolist():
+            key = (layer, expert)
+            if key in self._guesses:
+                continue
+            read = self._reads.get(key)
+            slot = read.slot if read else int(self._tables[layer][expert])
+            if slot < 0:
+                absent.append(expert)
+            else:
+                self._pins[slot] += 1
+                self._guesses[key] = _Guess(slot)
+        room = min(len(absent), self._free_slots())
+        for expert, slot in zip(absent, self._policy.victims(self._pins, room), strict=False):
+            former = self._owners[slot]
+            self._guesses[layer, expert] = _Guess(slot, self._start_read(layer, expert, slot, PREFETCH), former)
+            self._prefetched += 1
+
+    def withdraw(self, layer: int, keep: NDArray[np.int32] | None = None) -> None:
+        """The truth of a layer is known: expect none of its experts any more but those to keep.
+
+        A read that has not begun is taken back, and its slot holds again what it held; others end in peace.
+        """
+        self._collect()
+        kept = set() if keep is None else set(keep.tolist())
+        for key in [key for key in self._guesses if key[0] == layer and key[1] not in kept]:
+            self._give_up(key)
 
     def keep_read_log(self, capacity: int) -> None:
         """Keep the last `capacity` reads that end from now on; 0: none."""
@@ -170,7 +238,7 @@ class ExpertStore:
     def await_any(self, late: list[tuple[int, Read]]) -> tuple[list[int], list[tuple[int, Read]]]:
         """Wait until one of these reads has ended: the indices of those that have, and the rest."""
         if not any(read.done for _, read in late):
-            self._settle([read for _, read in late])
+            self._wait([read for _, read in late])
         for _, read in late:
             if read.error is not None:
                 raise read.error
@@ -190,9 +258,6 @@ class ExpertStore:
         absent: list[tuple[int, int]] = []
         for index in np.flatnonzero(slots < 0).tolist():
             expert = int(experts[index])
-            if (read := self._reads.get((layer, expert))) and self._pins[read.slot] == 1:
-                # No lease waits for it. Its end comes first, so that an old failure is not taken for a new one.
-                self._settle([read])
             if read := self._reads.get((layer, expert)):
                 slots[index] = read.slot
                 late.append((index, read))
@@ -211,17 +276,17 @@ class ExpertStore:
         victims = self._policy.victims(self._pins, len(absent))
         for (expert, index), slot in zip(sorted(absent), victims, strict=True):
             slots[index] = slot
-            late.append((index, self._start_read(layer, expert, slot)))
+            late.append((index, self._start_read(layer, expert, slot, DEMAND)))
         self._misses += len(absent)
         return late
 
-    def _start_read(self, layer: int, expert: int, slot: int) -> Read:
+    def _start_read(self, layer: int, expert: int, slot: int, priority: int) -> Read:
         if owner := self._owners[slot]:
             self._tables[owner[0]][owner[1]] = -1
         self._owners[slot] = (layer, expert)
         self._policy.admit(slot, layer * self._width + expert)
-        self._pins[slot] = 2  # the lease's and the read's own
-        read = self._reader.submit(layer, expert, slot, self.arena.buffer, slot * self.arena.slot_bytes)
+        self._pins[slot] = 2  # the read's own, and that of the lease or guess it is for
+        read = self._reader.submit(layer, expert, slot, self.arena.buffer, slot * self.arena.slot_bytes, priority)
         self._reads[layer, expert] = read
         return read
 
@@ -229,18 +294,31 @@ class ExpertStore:
         return len(self._pins) - int(np.count_nonzero(self._pins))
 
     def _make_room(self, count: int) -> bool:
-        """See that so many slots are free, waiting for running reads that no lease holds if it takes that."""
+        """See that so many slots are free: give up guesses, the last first, and wait for running reads that no lease
+        holds, if it takes that."""
         while self._free_slots() < count:
+            if self._guesses:
+                self._give_up(next(reversed(self._guesses)))
+                continue
             abandoned = [read for read in self._reads.values() if self._pins[read.slot] == 1]
             if not abandoned:
                 return False
-            self._settle(abandoned)
+            self._wait(abandoned)
         return True
 
-    def _settle(self, reads: list[Read]) -> None:
+    def _wait(self, reads: list[Read]) -> None:
+        """Until one of them has ended."""
         started = perf_counter()
         ended = self._reader.wait_any(reads)
         self._stall_seconds += perf_counter() - started
+        self._settle(ended)
+
+    def _collect(self) -> None:
+        """Take notice of the reads that have ended: a failure is no news later, and an abandoned slot is free."""
+        while self._reads and (ended := self._reader.ended(self._reads.values())):
+            self._settle(ended)
+
+    def _settle(self, ended: list[Read]) -> None:
         for read in ended:
             if read.error is not None:
                 self._vacate(read)
@@ -255,3 +333,43 @@ class ExpertStore:
         self._policy.forget(read.slot)
         self._pins[read.slot] -= 1
         del self._reads[read.layer, read.expert]
+
+    # Guesses ---------------------------------------------------------------------------------------------------------
+    def _confirm(self, layer: int, experts: NDArray[np.int32]) -> list[int]:
+        """These were expected rightly, as far as they were: their slots, which still have the pins of the guesses."""
+        slots = []
+        for expert in experts.tolist():
+            if (guess := self._guesses.pop((layer, expert), None)) is None:
+                continue
+            if guess.read is not None and guess.read.error is not None:
+                self._pins[guess.slot] -= 1
+                continue
+            slots.append(guess.slot)
+            if guess.read is not None:
+                self._prefetch_used += 1
+                if not guess.read.done:
+                    self._reader.promote(guess.read)
+        return slots
+
+    def _give_up(self, key: tuple[int, int]) -> None:
+        guess = self._guesses.pop(key)
+        self._pins[guess.slot] -= 1
+        read = guess.read
+        if read is None or read.error is not None:
+            return
+        if not read.done and self._pins[read.slot] == 1 and self._reader.withdraw(read):
+            self._prefetched -= 1
+            self._take_back(read, guess.former)
+        else:
+            self._prefetch_wasted += self._reader.record_bytes(read.layer)
+
+    def _take_back(self, read: Read, former: tuple[int, int] | None) -> None:
+        """Not a byte was read, so the slot still holds what it held, unless that has since been read elsewhere."""
+        if former is None or former in self._reads or self._tables[former[0]][former[1]] >= 0:
+            self._vacate(read)
+            return
+        self._pins[read.slot] -= 1
+        del self._reads[read.layer, read.expert]
+        self._tables[former[0]][former[1]] = read.slot
+        self._owners[read.slot] = former
+        self._policy.admit(read.slot, former[0] * self._width + former[1])

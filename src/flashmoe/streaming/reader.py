@@ -4,7 +4,7 @@ Invariant: every read that was submitted ends exactly once, as `done` with or wi
 Knows files and records; does not know which records are worth keeping.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +85,16 @@ class RecordReader:
 
     def wait_any(self, reads: Iterable[Read]) -> list[Read]:
         """Wait until at least one of them has ended; those that have, marked done, one that failed with its error."""
+        return self._take(reads, self._native.wait_any)
+
+    def ended(self, reads: Iterable[Read]) -> list[Read]:
+        """`wait_any` without waiting: perhaps none has ended."""
+        return self._take(reads, self._native.ended)
+
+    def _take(self, reads: Iterable[Read], take: Callable[[Sequence[int]], list[int]]) -> list[Read]:
         by_ticket = {read.ticket: read for read in reads}
         try:
-            ended = [by_ticket[ticket] for ticket in self._native.wait_any(list(by_ticket))]
+            ended = [by_ticket[ticket] for ticket in take(list(by_ticket))]
         except ReadError as error:
             failed = by_ticket[error.ticket]
             failed.error = self._explain(failed, error)
@@ -121,6 +128,9 @@ class RecordReader:
     def close(self) -> None:
         """Withdraw what has not started, wait for the rest and close the files."""
         self._native.close()
+
+    def record_bytes(self, layer: int) -> int:
+        return self._files[layer].record_bytes
 
     @property
     def direct(self) -> bool:
