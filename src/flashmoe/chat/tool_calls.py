@@ -1,8 +1,8 @@
 """A finished assistant turn, as the XML form of Qwen3.5 writes it: thinking, content, tool calls with typed arguments.
 
 Strict: the grammar that the model's own chat template renders, and a sentence for anything else, so that a test set
-counts drift as what it is. A parser that forgives drift and works token by token gives the same `Turn` where the text
-is well formed; it belongs beside this file. Knows text and tools' schemas, not engines.
+counts drift as what it is. The parser for clients (turn_parser.py) forgives drift, works piece by piece, and finds the
+same in what is well formed. Knows text and tools' schemas, not engines.
 """
 
 import re
@@ -117,14 +117,14 @@ def _parse_call(text: str, place: int, tools: Sequence[Tool]) -> tuple[ToolCall,
         if parameter[1] in arguments:
             raise MalformedCallError(f"The call of {name} gives {parameter[1]} twice.")
         value = text[parameter.end() + 1 : end.start()]
-        arguments[parameter[1]] = _typed(value, known.get(parameter[1]), f"{parameter[1]} of {name}")
+        arguments[parameter[1]] = typed_value(value, known.get(parameter[1]), f"{parameter[1]} of {name}")
         place = end.end()
     return ToolCall(name, arguments), place + len(_CLOSING)
 
 
-def _typed(text: str, schema: Json, where: str) -> Json:
+def typed_value(text: str, schema: Json, where: str) -> Json:
     """A string is written as it is, everything else as JSON; where a schema allows both, JSON of a type it allows is
-    taken for that type."""
+    taken for that type. Raises MalformedCallError for what had to be JSON and is not."""
     types = permitted_types(schema) or {"string"}
     if types == {"string"}:
         return text
