@@ -11,7 +11,8 @@
 #include <vector>
 
 #include "backend/activations.hpp"
-#include "backend/state.hpp"
+#include "backend/delta_state.hpp"
+#include "backend/kv_cache.hpp"
 #include "kernels/dispatch.hpp"
 #include "threads/pool.hpp"
 

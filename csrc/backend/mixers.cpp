@@ -57,9 +57,7 @@ void Cpu::attention(const Heads& q, const Heads& k, const Heads& v, KvCache& cac
             work.q[h] = q.at(t, first + h);
             work.out[h] = out + (t * q.heads + first + h) * q.dim;
         }
-        work.blocks = cache.blocks();
-        work.keys_offset = cache.keys_offset(kv);
-        work.values_offset = cache.values_offset(kv);
+        work.kv = cache.head(kv);
         work.length = before + t + 1;
         work.head_dim = cache.dim();
         work.padded_dim = cache.padded_dim();

@@ -3,7 +3,8 @@
 
 #include <memory>
 
-#include "backend/state.hpp"
+#include "backend/delta_state.hpp"
+#include "backend/kv_cache.hpp"
 #include "bindings/arrays.hpp"
 
 namespace flashmoe::bindings {

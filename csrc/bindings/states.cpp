@@ -1,4 +1,4 @@
-// KvCache and DeltaState, with the contents that a snapshot needs.
+// KvCache and DeltaState, with what saving and resuming a sequence needs.
 #include <nanobind/ndarray.h>
 
 #include "bindings/bind.hpp"
@@ -17,18 +17,31 @@ void check_positive(std::initializer_list<Index> sizes) {
     for (const Index n : sizes) require(n > 0 && n < (1 << 28), "every size of a state must be positive");
 }
 
-void read(const KvCache& cache, Index first, Index last, nb::handle keys, nb::handle values) {
-    require(0 <= first && first <= last && last <= cache.length(), "no such tokens in the cache");
-    const Array<std::uint16_t> k(keys, "keys", 3, Access::write), v(values, "values", 3, Access::write);
-    cache.read(first, last, k.exactly({last - first, cache.heads(), cache.dim()}),
-               v.exactly({last - first, cache.heads(), cache.dim()}));
+KvCache fork(const KvCache& cache, Index length) {
+    require(0 <= length && length <= cache.length(), "a fork cannot be longer than its cache");
+    return cache.fork(length);
 }
 
-void append(KvCache& cache, nb::handle keys, nb::handle values) {
-    const Array<std::uint16_t> k(keys, "keys", 3), v(values, "values", 3);
-    const Index tokens = k.shape(0);
-    cache.append_f16(tokens, k.exactly({tokens, cache.heads(), cache.dim()}),
-                     v.exactly({tokens, cache.heads(), cache.dim()}));
+void read(const KvCache& cache, Index first, Index last, nb::handle rows) {
+    require(0 <= first && first <= last && last <= cache.length(), "no such tokens in the cache");
+    const Array<std::uint8_t> out(rows, "rows", 2, Access::write);
+    std::uint8_t* to = out.exactly({last - first, cache.row_bytes()});
+    const nb::gil_scoped_release release;
+    cache.read(first, last, to);
+}
+
+void append(KvCache& cache, nb::handle rows) {
+    const Array<std::uint8_t> in(rows, "rows", 2);
+    const Index tokens = in.shape(0);
+    const std::uint8_t* from = in.exactly({tokens, cache.row_bytes()});
+    const nb::gil_scoped_release release;
+    cache.append_rows(tokens, from);
+}
+
+nb::list blocks(const KvCache& cache) {
+    nb::list result;
+    for (const std::uint8_t* block : cache.blocks()) result.append(reinterpret_cast<std::uintptr_t>(block));
+    return result;
 }
 
 }  // namespace
@@ -45,10 +58,13 @@ void flashmoe::bind_states(nanobind::module_& m) {
         .def_prop_ro("length", &KvCache::length)
         .def_prop_ro("kv_heads", &KvCache::heads)
         .def_prop_ro("head_dim", &KvCache::dim)
-        .def("read", &read, nb::arg("first"), nb::arg("last"), nb::arg("keys"), nb::arg("values"),
-             "Copy tokens first .. last - 1 into keys and values, float16 bits as uint16 [n, kv_heads, head_dim].")
-        .def("append", &append, nb::arg("keys"), nb::arg("values"), "Append what `read` gave.");
-    nb::class_<DeltaState>(m, "DeltaState", "State of one GatedDeltaNet layer; conv and recurrent are writable views.")
+        .def_prop_ro("row_bytes", &KvCache::row_bytes)
+        .def_prop_ro("block_bytes", &KvCache::block_bytes)
+        .def_prop_ro("blocks", &blocks)
+        .def("fork", &fork, nb::arg("length"))
+        .def("read", &read, nb::arg("first"), nb::arg("last"), nb::arg("rows"))
+        .def("append", &append, nb::arg("rows"));
+    nb::class_<DeltaState>(m, "DeltaState", "State of one GatedDeltaNet layer.")
         .def("__init__", [](DeltaState* self, Index channels, Index kernel, Index heads, Index key_dim, Index value_dim) {
             check_positive({channels, kernel, heads, key_dim, value_dim});
             require(kernel <= 16, "convolution kernels of more than 16 taps are not supported");
@@ -56,6 +72,7 @@ void flashmoe::bind_states(nanobind::module_& m) {
         }, nb::arg("channels"), nb::arg("kernel"), nb::arg("value_heads"), nb::arg("key_dim"), nb::arg("value_dim"))
         .def_ro("value_heads", &DeltaState::value_heads)
         .def_ro("value_dim", &DeltaState::value_dim)
+        .def("fork", [](const DeltaState& self) { return DeltaState(self); })
         .def_prop_ro("conv", [](nb::handle self) {
             auto& s = nb::cast<DeltaState&>(self);
             return view_of(s.conv, self, s.kernel - 1, s.channels);

@@ -73,11 +73,11 @@ inline void attend_heads(const AttentionWork& w) {
     }
     float weights[Heads][kBlockTokens];
     for (Index begin = 0; begin < w.length; begin += kBlockTokens) {
-        const std::uint16_t* block = w.blocks[begin / kBlockTokens];
+        const Index block = begin / kBlockTokens;
         const int n = static_cast<int>(w.length - begin < kBlockTokens ? w.length - begin : kBlockTokens);
-        block_scores<Heads>(q, block + w.keys_offset, w.head_dim, weights);
+        block_scores<Heads>(q, w.kv.keys(block), w.head_dim, weights);
         for (int h = 0; h < Heads; ++h) decay[h] = block_softmax(weights[h], n, largest[h], total[h]);
-        block_values<Heads>(weights, decay, block + w.values_offset, n, w.padded_dim, sums);
+        block_values<Heads>(weights, decay, w.kv.values(block), n, w.padded_dim, sums);
     }
     for (int h = 0; h < Heads; ++h)
         for_lanes(w.head_dim, [&](Index i, int lanes) {

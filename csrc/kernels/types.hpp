@@ -47,17 +47,31 @@ struct FloatRow {
     float* out;
 };
 
+// Keys and values of one key/value head: block b holds tokens b * kBlockTokens and up, on a cache line's boundary.
+struct KvHead {
+    const std::uint8_t* const* blocks;
+    Index keys_offset, values_offset;  // of this head, bytes from a block's begin
+
+    // float16 [head_dim, kBlockTokens]
+    [[gnu::always_inline]] const std::uint16_t* keys(Index block) const {
+        return reinterpret_cast<const std::uint16_t*>(blocks[block] + keys_offset);
+    }
+    // float16 [kBlockTokens, padded_dim]
+    [[gnu::always_inline]] const std::uint16_t* values(Index block) const {
+        return reinterpret_cast<const std::uint16_t*>(blocks[block] + values_offset);
+    }
+};
+
 // Up to kTile query heads of one token that read the same key/value head.
 struct AttentionWork {
     const float* q[kTile];
     float* out[kTile];
-    Index heads;                         // how many of them
-    const std::uint16_t* const* blocks;  // float16: keys [head_dim, kBlockTokens], then values [kBlockTokens, padded]
-    Index keys_offset, values_offset;    // where this head's keys and values begin in a block
-    Index length;                        // keys this query sees
-    Index head_dim, padded_dim;          // padded to 16
+    Index heads;                 // how many of them
+    KvHead kv;
+    Index length;                // keys this query sees
+    Index head_dim, padded_dim;  // padded to 16
     float scale;
-    float* scratch;                      // kTile * (padded_dim + head_dim)
+    float* scratch;              // kTile * (padded_dim + head_dim)
 };
 
 // Up to kDeltaColumns columns of one value head over all tokens of a chunk.

@@ -9,10 +9,10 @@ TEST(kernels_attend_alike) {
             for (const Index length : {1, 63, 64, 65, 200}) {
                 const Index padded = (dim + 15) / 16 * 16;
                 std::vector<std::vector<std::uint16_t>> blocks;
-                std::vector<const std::uint16_t*> pointers;
+                std::vector<const std::uint8_t*> pointers;
                 for (Index begin = 0; begin < length; begin += kBlockTokens) {
                     blocks.push_back(halves((dim + padded) * kBlockTokens));
-                    pointers.push_back(blocks.back().data());
+                    pointers.push_back(reinterpret_cast<const std::uint8_t*>(blocks.back().data()));
                 }
                 const auto q = floats(heads * dim);
                 same_bits("attend", [&](const Kernels& table) {
@@ -23,8 +23,7 @@ TEST(kernels_attend_alike) {
                         work.out[h] = &out[size(h * dim)];
                     }
                     work.heads = heads;
-                    work.blocks = pointers.data();
-                    work.values_offset = dim * kBlockTokens;
+                    work.kv = {pointers.data(), 0, 2 * dim * kBlockTokens};
                     work.length = length;
                     work.head_dim = dim;
                     work.padded_dim = padded;

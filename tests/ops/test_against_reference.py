@@ -104,18 +104,14 @@ def test_attention(seed: int, steps: list[int], kv_heads: int, shared: int, dim:
     assert cache.length == sum(steps)
 
 
-def test_a_cache_saturates_at_the_largest_half_and_can_be_copied() -> None:
+def test_a_cache_saturates_at_the_largest_half() -> None:
     k = np.array([[[1e6, -1e6, 0.5]]], np.float32).repeat(70, axis=0)
     cache = CPU.kv_cache(1, 3)
     CPU.attention(k, k, k, cache, 0.0)
-    keys, values = np.empty((70, 1, 3), np.uint16), np.empty((70, 1, 3), np.uint16)
-    cache.read(0, 70, keys, values)
-    assert np.array_equal(values.view(np.float16)[69, 0], np.array([65504, -65504, 0.5], np.float16))
-    copy = CPU.kv_cache(1, 3)
-    copy.append(keys[:33], values[:33])
-    copy.append(keys[33:], values[33:])
-    one = normal(np.random.default_rng(3), 1, 1, 3)
-    assert np.array_equal(CPU.attention(one, one, one, cache, 1.0), CPU.attention(one, one, one, copy, 1.0))
+    rows = np.empty((70, cache.row_bytes), np.uint8)
+    cache.read(0, 70, rows)
+    expected = np.array([65504, -65504, 0.5] * 2, np.float16)
+    assert np.array_equal(rows.view(np.float16), expected[None].repeat(70, axis=0))
 
 
 @quick
@@ -151,7 +147,7 @@ def test_gated_delta_rule(seed: int, tokens: int, key_heads: int, shared: int, k
         expected = TRUTH.gated_delta_rule(qkv, a, b, a_log, dt_bias, key_heads, truth)
         result = CPU.gated_delta_rule(qkv, a, b, a_log, dt_bias, key_heads, state)
         assert_close(result, expected, 10 * SUM)
-    assert_close(state.recurrent, truth.s, 10 * SUM)
+    assert_close(state.recurrent, truth.recurrent, 10 * SUM)
 
 
 @quick

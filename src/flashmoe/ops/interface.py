@@ -11,7 +11,7 @@ Knows nothing of files, sequences or policies.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,48 @@ from flashmoe.ops.weights import ExpertWork, Matrix, RecordLayout
 Array = Any
 Handle = Any
 """A weight, a record layout or a state as the backend wants to hold it; opaque to models."""
+
+
+class KeyValueState(Protocol):
+    """What an attention layer keeps of a sequence: keys and values of `length` tokens, in blocks that forks share."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one token as `read` gives it."""
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    @property
+    def blocks(self) -> list[int]:
+        """What tells this cache's blocks from others while they live: equal for blocks that are shared."""
+
+    def fork(self, length: int) -> Self:
+        """The first `length` tokens as a cache of its own: both may grow, and neither notices the other."""
+
+    def read(self, first: int, last: int, rows: NDArray[np.uint8]) -> None:
+        """Copy tokens first .. last - 1 into rows [n, row_bytes], in a form that does not depend on the blocks."""
+
+    def append(self, rows: NDArray[np.uint8]) -> None:
+        """Append what `read` gave."""
+
+
+class RecurrentState(Protocol):
+    """What a GatedDeltaNet layer keeps of a sequence, float32: it cannot be cut back to fewer tokens."""
+
+    @property
+    def conv(self) -> NDArray[np.float32]:
+        """The last kernel - 1 inputs of the convolution, oldest first, writable: [kernel - 1, C]."""
+
+    @property
+    def recurrent(self) -> NDArray[np.float32]:
+        """The memory S, writable: [V, dk, dv]."""
+
+    def fork(self) -> Self:
+        """An independent copy."""
 
 
 class Ops(Protocol):
@@ -48,15 +90,14 @@ class Ops(Protocol):
 
     def layout(self, layout: RecordLayout) -> Handle: ...
 
-    def kv_cache(self, kv_heads: int, head_dim: int) -> Handle:
-        """An empty key/value cache that grows; `.length` is the number of tokens in it."""
+    def kv_cache(self, kv_heads: int, head_dim: int) -> KeyValueState:
+        """An empty key/value cache that grows."""
 
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         """Bytes that one token takes in such a cache, for the memory plan."""
 
-    def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> Handle:
-        """Zeroed GatedDeltaNet state: the last kernel - 1 inputs of the convolution, and S [value_heads, key_dim,
-        value_dim]."""
+    def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> RecurrentState:
+        """A GatedDeltaNet state of zeros."""
 
     def empty(self, rows: int, columns: int) -> Array:
         """Uninitialised float32 [rows, columns], for `experts` to fill."""

@@ -66,8 +66,7 @@ class ReferenceOps:
         return layout
 
     def kv_cache(self, kv_heads: int, head_dim: int) -> KeyValueCache:
-        empty = np.zeros((0, kv_heads, head_dim), np.float32)
-        return KeyValueCache(empty, empty)
+        return KeyValueCache(kv_heads, head_dim)
 
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         return 2 * 4 * kv_heads * head_dim
@@ -104,8 +103,7 @@ class ReferenceOps:
 
     def attention(self, q: Floats, k: Floats, v: Floats, cache: KeyValueCache, scale: float) -> Floats:
         past = cache.length
-        cache.keys = np.concatenate([cache.keys, k])
-        cache.values = np.concatenate([cache.values, v])
+        cache.extend(k, v)
         tokens, heads, d = q.shape
         kv_heads = k.shape[1]
         out = np.empty_like(q)
@@ -131,7 +129,7 @@ class ReferenceOps:
     def gated_delta_rule(
         self, qkv: Floats, a: Floats, b: Floats, a_log: Floats, dt_bias: Floats, key_heads: int, state: DeltaState
     ) -> Floats:
-        value_heads, dk, dv = state.s.shape
+        value_heads, dk, dv = state.recurrent.shape
         tokens, width = len(qkv), key_heads * dk
         repeats = value_heads // key_heads
         q = l2_normalise(qkv[:, :width].reshape(tokens, key_heads, dk)) * np.float32(dk**-0.5)
@@ -142,10 +140,10 @@ class ReferenceOps:
         beta = sigmoid(b)
         out = np.empty((tokens, value_heads, dv), np.float32)
         for t in range(tokens):
-            state.s *= decay[t][:, None, None]
-            delta = (v[t] - np.einsum("hkv,hk->hv", state.s, k[t])) * beta[t][:, None]
-            state.s += k[t][:, :, None] * delta[:, None, :]
-            out[t] = np.einsum("hkv,hk->hv", state.s, q[t])
+            state.recurrent *= decay[t][:, None, None]
+            delta = (v[t] - np.einsum("hkv,hk->hv", state.recurrent, k[t])) * beta[t][:, None]
+            state.recurrent += k[t][:, :, None] * delta[:, None, :]
+            out[t] = np.einsum("hkv,hk->hv", state.recurrent, q[t])
         return out
 
     def gated_rms_norm(self, x: Floats, z: Floats, weight: Floats, eps: float) -> Floats:

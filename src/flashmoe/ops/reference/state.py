@@ -1,26 +1,67 @@
 """What a layer remembers of a sequence, in plain arrays."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 64
 
-@dataclass
+
 class KeyValueCache:
-    """keys and values float32 [tokens, KV, d]."""
+    """keys and values float32 [tokens, KV, d]: arrays that nobody writes to, so forks may share them.
 
-    keys: NDArray[np.float32]
-    values: NDArray[np.float32]
+    Its blocks exist for the arithmetic of budgets alone.
+    """
+
+    def __init__(self, kv_heads: int, head_dim: int) -> None:
+        self.keys = self.values = np.zeros((0, kv_heads, head_dim), np.float32)
+        self._names = list[object]()
 
     @property
     def length(self) -> int:
         return len(self.keys)
 
+    @property
+    def row_bytes(self) -> int:
+        _, kv_heads, head_dim = self.keys.shape
+        return 2 * 4 * kv_heads * head_dim
+
+    @property
+    def block_bytes(self) -> int:
+        return _BLOCK * self.row_bytes
+
+    @property
+    def blocks(self) -> list[int]:
+        return [id(name) for name in self._names]
+
+    def extend(self, keys: NDArray[np.float32], values: NDArray[np.float32]) -> None:
+        self.keys, self.values = np.concatenate([self.keys, keys]), np.concatenate([self.values, values])
+        self._names += [object() for _ in range(len(self._names), -(-self.length // _BLOCK))]
+
+    def fork(self, length: int) -> Self:
+        result = type(self)(*self.keys.shape[1:])
+        result.keys, result.values = self.keys[:length], self.values[:length]
+        result._names = self._names[: -(-length // _BLOCK)]
+        return result
+
+    def read(self, first: int, last: int, rows: NDArray[np.uint8]) -> None:
+        both = np.concatenate([self.keys[first:last], self.values[first:last]], axis=-1)
+        rows[:] = both.reshape(last - first, self.row_bytes // 4).view(np.uint8)
+
+    def append(self, rows: NDArray[np.uint8]) -> None:
+        _, kv_heads, head_dim = self.keys.shape
+        both = rows.view(np.float32).reshape(len(rows), kv_heads, 2 * head_dim)
+        self.extend(both[:, :, :head_dim], both[:, :, head_dim:])
+
 
 @dataclass
 class DeltaState:
-    """conv: the last kernel - 1 inputs of the convolution [kernel - 1, C]; s: the memory [V, dk, dv]; both float32."""
+    """conv: the last kernel - 1 inputs of the convolution [kernel - 1, C]; recurrent: the memory S [V, dk, dv]."""
 
     conv: NDArray[np.float32]
-    s: NDArray[np.float32]
+    recurrent: NDArray[np.float32]
+
+    def fork(self) -> Self:
+        return type(self)(self.conv.copy(), self.recurrent.copy())

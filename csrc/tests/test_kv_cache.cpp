@@ -1,0 +1,59 @@
+// Forks of a key/value cache: what one thread reads, another may go on from.
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include "backend/kv_cache.hpp"
+#include "tests/kernel_cases.hpp"
+
+using namespace kernel_cases;
+
+namespace {
+
+constexpr Index kHeads = 2, kDim = 10, kRow = 4 * kHeads * kDim;
+
+std::vector<std::uint8_t> contents(const KvCache& cache) {
+    std::vector<std::uint8_t> rows(size(cache.length() * kRow));
+    cache.read(0, cache.length(), rows.data());
+    return rows;
+}
+
+bool begins_with(const std::vector<std::uint8_t>& all, const std::vector<std::uint8_t>& part) {
+    return part.size() <= all.size() && std::equal(part.begin(), part.end(), all.begin());
+}
+
+}  // namespace
+
+TEST(kv_cache_forks_do_not_notice_each_other) {
+    const auto rows = bytes(300 * kRow);
+    for (const Index length : {1, 63, 64, 65, 130})
+        for (const Index cut : {length, length / 2, Index{0}}) {
+            KvCache cache(kHeads, kDim);
+            cache.append_rows(length, rows.data());
+            KvCache fork = cache.fork(cut);
+            fork.append_rows(70, rows.data() + 200 * kRow);
+            cache.append_rows(70, rows.data() + length * kRow);
+            CHECK(begins_with(rows, contents(cache)));
+            auto expected = std::vector(rows.begin(), rows.begin() + cut * kRow);
+            expected.insert(expected.end(), rows.begin() + 200 * kRow, rows.begin() + 270 * kRow);
+            CHECK(contents(fork) == expected);
+        }
+}
+
+TEST(kv_cache_forks_can_be_read_and_dropped_while_their_source_grows) {
+    const auto rows = bytes(300 * kRow);
+    KvCache cache(kHeads, kDim);
+    cache.append_rows(10, rows.data());
+    std::vector<std::thread> readers;
+    std::atomic<int> wrong = 0;
+    for (Index length = 11; length <= 200; ++length) {
+        if (length % 20 == 0)
+            readers.emplace_back([&rows, &wrong, fork = cache.fork(cache.length() - 3)] {
+                wrong += !begins_with(rows, contents(fork));
+            });
+        cache.append_rows(1, rows.data() + (length - 1) * kRow);
+    }
+    for (auto& reader : readers) reader.join();
+    CHECK_EQUAL(wrong.load(), 0);
+    CHECK(begins_with(rows, contents(cache)));
+}

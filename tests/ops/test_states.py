@@ -1,0 +1,145 @@
+"""States that are forked, cut, written out and read in again go on as if nothing had happened."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import Floats, normal
+
+from flashmoe.ops.cpu import CpuOps
+from flashmoe.ops.interface import KeyValueState, Ops
+from flashmoe.ops.reference import ReferenceOps
+
+BACKENDS = [CpuOps(2), ReferenceOps()]
+SCALE = 0.2
+seeds = st.integers(0, 2**32 - 1)
+quick = settings(max_examples=25, deadline=None)
+backends = pytest.mark.parametrize("ops", BACKENDS, ids=lambda ops: ops.name)
+
+
+class Branch:
+    """A cache, and every token that ever went into it: attention on the cache must equal attention from scratch."""
+
+    def __init__(self, ops: Ops, cache: KeyValueState, past: list[tuple[Floats, Floats, Floats]]) -> None:
+        self.ops, self.cache, self.past = ops, cache, past
+
+    def grow(self, rng: np.random.Generator, tokens: int, heads: int, dim: int) -> None:
+        new = tuple(normal(rng, tokens, heads, dim) for _ in "qkv")
+        got = self.ops.attention(*new, self.cache, SCALE)
+        self.past = [*self.past, new]
+        q, k, v = (np.concatenate(rows) for rows in zip(*self.past, strict=True))
+        expected = self.ops.attention(q, k, v, self.ops.kv_cache(heads, dim), SCALE)
+        assert np.array_equal(got, expected[-tokens:])
+
+    def fork(self, length: int) -> "Branch":
+        q, k, v = (np.concatenate(rows)[:length] for rows in zip(*self.past, strict=True))
+        return Branch(self.ops, self.cache.fork(length), [(q, k, v)])
+
+    def written_and_read(self, cut: int) -> "Branch":
+        length, heads, dim = self.cache.length, *self.past[0][1].shape[1:]
+        rows = np.empty((length, self.cache.row_bytes), np.uint8)
+        self.cache.read(0, cut, rows[:cut])
+        self.cache.read(cut, length, rows[cut:])
+        copy = self.ops.kv_cache(heads, dim)
+        copy.append(rows[:cut])
+        copy.append(rows[cut:])
+        return Branch(self.ops, copy, self.past)
+
+
+@backends
+@quick
+@given(data=st.data(), seed=seeds, heads=st.integers(1, 2), dim=st.integers(1, 20))
+def test_any_tree_of_forks_attends_as_each_branch_alone(
+    ops: Ops, data: st.DataObject, seed: int, heads: int, dim: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    branches = [Branch(ops, ops.kv_cache(heads, dim), [])]
+    branches[0].grow(rng, data.draw(st.integers(1, 150)), heads, dim)
+    for _ in range(data.draw(st.integers(1, 6))):
+        branch = data.draw(st.sampled_from(branches))
+        length = branch.cache.length
+        match data.draw(st.sampled_from(["grow", "fork", "write"])):
+            case "grow":
+                branch.grow(rng, data.draw(st.integers(1, 70)), heads, dim)
+            case "fork":
+                branches.append(branch.fork(data.draw(st.integers(1, length))))
+            case "write":
+                branches.append(branch.written_and_read(data.draw(st.integers(0, length))))
+    for branch in branches:
+        branch.grow(rng, 1, heads, dim)
+
+
+@backends
+def test_forks_share_all_blocks_until_one_writes_into_the_last(ops: Ops) -> None:
+    rng = np.random.default_rng(0)
+    k = normal(rng, 150, 2, 8)
+    cache = ops.kv_cache(2, 8)
+    ops.attention(k, k, k, cache, SCALE)
+    fork = cache.fork(150)
+    assert fork.blocks == cache.blocks
+    assert len(fork.blocks) == 3
+    assert cache.fork(128).blocks == cache.fork(65).blocks == cache.blocks[:2]
+    ops.attention(k[:1], k[:1], k[:1], fork, SCALE)
+    assert fork.blocks[:2] == cache.blocks[:2]
+    assert (fork.length, cache.length) == (151, 150)
+
+
+def test_a_cpu_fork_copies_the_block_it_writes_into_and_no_other() -> None:
+    ops = CpuOps(1)
+    k = normal(np.random.default_rng(0), 100, 1, 8)
+    cache = ops.kv_cache(1, 8)
+    ops.attention(k, k, k, cache, SCALE)
+    fork, whole = cache.fork(100), cache.fork(64)
+    ops.attention(k[:1], k[:1], k[:1], fork, SCALE)
+    ops.attention(k[:1], k[:1], k[:1], whole, SCALE)
+    before = cache.blocks
+    ops.attention(k[:1], k[:1], k[:1], cache, SCALE)
+    assert cache.blocks == before
+    for other in (fork, whole):
+        assert other.blocks[0] == cache.blocks[0]
+        assert other.blocks[1] != cache.blocks[1]
+    assert cache.block_bytes >= 64 * cache.row_bytes
+
+
+@backends
+def test_a_forked_delta_state_goes_on_alone(ops: Ops) -> None:
+    rng = np.random.default_rng(1)
+    taps, a_log, dt_bias = normal(rng, 32, 4), normal(rng, 2), normal(rng, 2)
+    state = ops.delta_state(32, 4, 2, 8, 8)
+
+    def run(on: object, seed: int) -> Floats:
+        rng = np.random.default_rng(seed)
+        qkv = ops.causal_conv_silu(normal(rng, 5, 32), taps, on)
+        return ops.gated_delta_rule(qkv, normal(rng, 5, 2), normal(rng, 5, 2), a_log, dt_bias, 1, on)
+
+    run(state, 0)
+    fork = state.fork()
+    copy = ops.delta_state(32, 4, 2, 8, 8)
+    copy.conv[:], copy.recurrent[:] = state.conv, state.recurrent
+    run(state, 1)
+    expected = run(fork.fork(), 2)
+    assert np.array_equal(run(fork, 2), expected)
+    assert np.array_equal(run(copy, 2), expected)
+
+
+Wrong = Callable[[KeyValueState], object]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda cache: cache.fork(4), "longer than its cache"),
+        (lambda cache: cache.fork(-1), "longer than its cache"),
+        (lambda cache: cache.read(2, 4, np.empty((2, cache.row_bytes), np.uint8)), "no such tokens"),
+        (lambda cache: cache.read(0, 2, np.empty((3, cache.row_bytes), np.uint8)), "rows has shape"),
+        (lambda cache: cache.append(np.empty((1, cache.row_bytes + 1), np.uint8)), "rows has shape"),
+    ],
+)
+def test_the_native_cache_checks_what_it_is_given(wrong: Wrong, sentence: str) -> None:
+    ops = CpuOps(1)
+    cache = ops.kv_cache(1, 8)
+    ops.attention(*(np.ones((3, 1, 8), np.float32) for _ in "qkv"), cache, SCALE)
+    with pytest.raises(ValueError, match=sentence):
+        wrong(cache)
