@@ -36,8 +36,8 @@ def engine(tiny_packed):
 def known_machine(monkeypatch):
     """A machine that need not be probed."""
     monkeypatch.setattr(prediction, "_disk", lambda _: (Rate(1, 1e9), Rate(8, 2e9)))
-    monkeypatch.setattr(prediction, "_bandwidth", lambda: 2e10)
-    monkeypatch.setattr(prediction, "_operations", lambda: 2e11)
+    monkeypatch.setattr(prediction, "_bandwidth", lambda _: 2e10)
+    monkeypatch.setattr(prediction, "_operations", lambda _: 2e11)
 
 
 def tokens(engine, count=6):

@@ -7,19 +7,24 @@ import pytest
 
 from flashmoe.cli.main import run
 from flashmoe.engine.engine import Limits
+from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.safetensors import read_header
 from flashmoe.measure import prediction, roofline
 from flashmoe.measure.disk import Rate
 from flashmoe.measure.prediction import Description, predict
-from flashmoe.measure.roofline import Rates
+from flashmoe.measure.rehearsal import rehearse
+from flashmoe.measure.roofline import Costs, Rates
 from flashmoe.measure.sizes import packed_sizes, published_sizes
 from flashmoe.pack.info import info
 from flashmoe.pack.shapes import SHAPES
 from flashmoe.streaming.memory import MemoryPlan
 
 RATES = Rates((Rate(1, 10e9),), 100e9, None)
-DESCRIBED = Description(memory=48 * 10**9, disk=17.5e9, bandwidth=400e9)
+DESCRIBED = Description(memory=48 * 10**9, disk=(Rate(1, 17.5e9),), bandwidth=400e9)
+
+
+COSTS = Costs({"linear_attention": 1e-3, "full_attention": 2e-3}, 1e-5, 3e-3, 1e-4, 1e-6, 5e-3, 7e-3, 1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,30 @@ def test_decode_adds_up(large):
     assert found.disk == pytest.approx(large.experts / 2 / 10e9)
     assert found.memory == pytest.approx((large.trunk + 2 * large.delta + large.experts) / 100e9)
     assert found.limit == max(found.disk, found.memory)
+    assert found.before + found.beside == pytest.approx(found.memory)
+    assert found.bookkeeping == found.sampling == 0  # nobody measured them
     assert found.predicted == found.before + max(found.bursts + found.last, found.beside)
     assert found.predicted >= found.limit
+
+
+def test_measured_costs_take_the_place_of_bytes(large):
+    found = roofline.decode(large, RATES, 0.5, 0, COSTS)
+    assert found.before == pytest.approx(45 * 1e-3 + 15 * 2e-3 + 5e-3 + 1e-4)
+    assert found.bookkeeping == pytest.approx(60 * 1e-5 + 300 * 1e-6)
+    assert found.beside == pytest.approx(60 * 3e-3)
+    assert found.last == pytest.approx(60 * (1 - 0.5**10) * 1e-4)
+    reading = max(found.bursts + found.last, found.beside)
+    assert found.predicted == found.before + found.bookkeeping + reading + found.sampling
+    assert found.limit == roofline.decode(large, RATES, 0.5, 0).limit  # which no measurement moves
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_moe_text", "qwen3_next", "qwen3_moe"])
+def test_every_kind_of_layer_is_rehearsed(tiny_packed, name):
+    model = packed_sizes(tiny_packed(name))
+    found = rehearse(model.config, (4, 8), 2 * model.head, 1, Sampling())
+    assert set(found.before) == set(model.config.layer_types)
+    assert min(*found.before.values(), found.fetch, found.beside, found.expert, found.head, found.sampling) > 0
+    assert found.expert * model.config.top_k <= found.beside
 
 
 def test_without_misses_only_memory_counts(large):
@@ -115,19 +142,22 @@ def test_the_published_machine_is_predicted_as_documented(tmp_path):
 
 
 def test_what_is_described_is_not_probed(large, monkeypatch, tmp_path):
-    for probe in ("_disk", "_bandwidth", "_operations"):
+    for probe in ("_disk", "_bandwidth", "_operations", "_costs"):
         monkeypatch.setattr(prediction, probe, lambda *_: pytest.fail("probed"))
     assert predict(large, DESCRIBED, tmp_path).rates.operations is None
 
 
 def test_what_is_not_described_is_measured(tiny_packed, monkeypatch):
     monkeypatch.setattr(prediction, "_disk", lambda _: (Rate(1, 1e9), Rate(8, 2e9)))
-    monkeypatch.setattr(prediction, "_bandwidth", lambda: 3e9)
-    monkeypatch.setattr(prediction, "_operations", lambda: 4e9)
+    monkeypatch.setattr(prediction, "_bandwidth", lambda _: 3e9)
+    monkeypatch.setattr(prediction, "_operations", lambda _: 4e9)
+    monkeypatch.setattr(prediction, "_costs", lambda *_: COSTS)
     directory = tiny_packed("qwen3_5_moe_text")
     found = predict(packed_sizes(directory), Description(), directory)
     assert (found.rates.disk, found.rates.bandwidth, found.rates.operations) == (2e9, 3e9, 4e9)
     assert found.sources["disk"] == prediction.MEASURED
+    assert found.sources["costs"] == prediction.REHEARSED
+    assert found.decode.sampling == COSTS.sampling
     assert found.decode.hit_rate == 1  # it fits
 
 
@@ -148,6 +178,18 @@ def test_the_command_says_each_step_and_where_it_comes_from(capsys):
     assert found["prefill"]["predicted_tokens_per_second"] > 0
 
 
+def test_a_disk_can_be_described_by_reads_in_flight(capsys):
+    machine = ["--memory", "48G", "--bandwidth", "400GB/s", "--hit-rate", "0.71", "--experts-per-token", "4", "--json"]
+    found = []
+    for disk in ("17.5GB/s@8,2GB/s@1", "17.5GB/s"):
+        assert run(["plan", "--like", "qwen3.5-397b-a17b", "--disk", disk, *machine]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    deep, flat = found
+    assert [rate["depth"] for rate in deep["rates"]["by_depth"]] == [1, 8]
+    assert deep["decode"]["disk"] == flat["decode"]["disk"]
+    assert deep["decode"]["bursts"] > 2 * flat["decode"]["bursts"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -157,6 +199,7 @@ def test_the_command_says_each_step_and_where_it_comes_from(capsys):
         (["--like", "qwen3.5-35b-a3b", "--hit-rate", "1.5"], "a share from 0 to 1"),
         (["--like", "qwen3.5-35b-a3b", "--disk", "fast"], "'fast' is not a size"),
         (["--like", "qwen3.5-35b-a3b", "--disk", "0"], "disk must be more than 0"),
+        (["--like", "qwen3.5-35b-a3b", "--disk", "7GB/s@many"], "write it like 7GB/s@8"),
         (["--like", "qwen3.5-35b-a3b", "--experts-per-token", "300"], "has 256 experts"),
         (["--like", "qwen3.5-397b-a17b", "--memory", "4G", "--disk", "1G", "--bandwidth", "1G"], "may use 4.00 GB"),
     ],

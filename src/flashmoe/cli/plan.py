@@ -7,18 +7,21 @@ from pathlib import Path
 import click
 
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
+from flashmoe.files.jsonfile import read_object
+from flashmoe.measure.disk import Rate
 from flashmoe.measure.prediction import Description, predict
 from flashmoe.measure.sizes import packed_sizes, published_sizes
 from flashmoe.pack.shapes import SHAPES
-from flashmoe.settings import parse_bytes
+from flashmoe.settings import Settings, parse_bytes
 
 
 @click.command("plan")
 @click.argument("directory", metavar="[DIR]", required=False, type=MODEL_DIRECTORY)
 @click.option("--like", type=click.Choice(list(SHAPES)), help="A published model, packed at 4 bits, instead of DIR.")
 @click.option("--memory", metavar="SIZE", help="For everything: 48G, 16GiB [this and the next: default as measured]")
-@click.option("--disk", metavar="RATE", help="What the disk reads: 7GB/s.")
+@click.option("--disk", metavar="RATE", help="What the disk reads: 7GB/s, or by reads in flight: 3GB/s@1,7GB/s@8.")
 @click.option("--bandwidth", metavar="RATE", help="What is read from memory by all cores: 80GB/s.")
 @click.option("--operations", metavar="RATE", help="Of 4-bit products with many rows: 400G, a second.")
 @click.option("--hit-rate", type=float, help="Share of experts found in memory [default: the share that fits]")
@@ -45,7 +48,7 @@ def command(
         raise FlashMoeError("Name either a packed model's directory or, with --like, a published model.")
     description = Description(
         memory=None if memory is None else parse_bytes(memory),
-        disk=_rate(disk),
+        disk=None if disk is None else _by_depth(disk),
         bandwidth=_rate(bandwidth),
         operations=_rate(operations),
         hit_rate=hit_rate,
@@ -55,8 +58,21 @@ def command(
     else:
         assert directory is not None
         model = packed_sizes(directory, experts_per_token)
-    prediction = predict(model, description, directory or Path(), context)
+    generation = directory / "generation_config.json" if directory else None
+    sampling = Sampling.from_generation_config(read_object(generation)) if generation and generation.exists() else None
+    prediction = predict(model, description, directory or Path(), Settings(context=context), sampling)
     click.echo(json.dumps(prediction.as_json(), indent=1) if as_json else str(prediction))
+
+
+def _by_depth(text: str) -> tuple[Rate, ...]:
+    """`3GB/s@1,7GB/s@8`; a rate without @ is that of one read in flight, and of more if none is given for them."""
+    rates = []
+    for part in text.split(","):
+        rate, _, depth = part.partition("@")
+        if depth and (not depth.isdigit() or int(depth) < 1):
+            raise FlashMoeError(f"{part!r} is no rate at a number of reads in flight; write it like 7GB/s@8.")
+        rates.append(Rate(int(depth or 1), float(_rate(rate) or 0)))
+    return tuple(sorted(rates, key=lambda rate: rate.depth))
 
 
 def _rate(text: str | None) -> float | None:

@@ -127,7 +127,7 @@ def bench(
     report("probing the machine")
     model = packed_sizes(directory, settings.experts_per_token)
     machine = Description(memory=settings.memory)
-    predict(model, machine, directory, settings.context)  # before the engine takes the memory
+    predict(model, machine, directory, settings, _sampling(0))  # before the engine takes the memory
     runs: list[Run] = []
     for repeat in range(repeats):
         first = repeat % len(prompts)
@@ -142,7 +142,9 @@ def bench(
                 report("where the time goes")
                 seen, summary, plan = _watch(engine, prompts[first], tokens), engine.summary, engine.plan
     by_start = {
-        start: predict(model, replace(machine, memory=plan.budget, hit_rate=hit_rate), directory, settings.context)
+        start: predict(
+            model, replace(machine, memory=plan.budget, hit_rate=hit_rate), directory, settings, _sampling(0)
+        )
         for start in (COLD, WARM)
         for hit_rate in [statistics.median(run.hit_rate for run in runs if run.start == start)]
     }

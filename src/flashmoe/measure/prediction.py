@@ -4,13 +4,14 @@ Invariant: what is described is not probed, and each figure says where it comes 
 memory plan.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from flashmoe.engine.engine import Limits
 from flashmoe.engine.loader import plan_memory
+from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.sizes import state_bytes_per_token
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure import roofline
@@ -18,24 +19,32 @@ from flashmoe.measure.disk import Rate
 from flashmoe.measure.doctor import probe_disk_of, probe_reading
 from flashmoe.measure.limits import read_limits
 from flashmoe.measure.processor import probe_products
-from flashmoe.measure.roofline import POSITION, Decode, Prefill, Rates
+from flashmoe.measure.rehearsal import rehearse
+from flashmoe.measure.roofline import POSITION, Costs, Decode, Prefill, Rates
 from flashmoe.measure.sizes import ModelSizes
+from flashmoe.models.architecture import ModelConfig
 from flashmoe.ops import make_ops
+from flashmoe.pack.recipe import DEFAULT_BITS
 from flashmoe.settings import Settings, format_bytes
 from flashmoe.streaming.experts import READ_THREADS
-from flashmoe.streaming.memory import MemoryPlan
+from flashmoe.streaming.memory import MemoryPlan, physical_cores
 
 GIVEN = "given"
 MEASURED = "measured here"
+REHEARSED = "measured here on a layer of each kind, with random weights"
+BYTES = "as if everything ran at the speed of reading memory"
 EVEN = "share of the experts that fit, as if routing were even and the cache blind"
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is said of a machine; None is measured on this one. Bytes, and bytes or operations a second."""
+    """What is said of a machine; None is measured on this one. Bytes, and bytes or operations a second.
+
+    disk: by reads in flight, rising; one alone holds for any number.
+    """
 
     memory: int | None = None
-    disk: float | None = None
+    disk: tuple[Rate, ...] | None = None
     bandwidth: float | None = None
     operations: float | None = None
     hit_rate: float | None = None
@@ -43,15 +52,17 @@ class Description:
     def __post_init__(self) -> None:
         if self.hit_rate is not None and not 0 <= self.hit_rate <= 1:
             raise FlashMoeError(f"hit rate is a share from 0 to 1, not {self.hit_rate}.")
-        for name in ("memory", "disk", "bandwidth", "operations"):
-            value = getattr(self, name)
+        for name, value in {
+            **{name: getattr(self, name) for name in ("memory", "bandwidth", "operations")},
+            "disk": min((rate.bytes_per_second for rate in self.disk or ()), default=None),
+        }.items():
             if value is not None and value <= 0:
                 raise FlashMoeError(f"{name} must be more than 0.")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`sources`: where memory, disk, bandwidth, operations and the hit rate come from."""
+    """`sources`: where memory, disk, bandwidth, operations, the hit rate and the costs come from."""
 
     model: ModelSizes
     rates: Rates
@@ -116,13 +127,16 @@ class Prediction:
             f"  hit rate {d.hit_rate:.1%} ({self.sources['hit_rate']}): {format_bytes(d.missed)} from disk",
             f"  disk               {_ms(d.disk)}   bytes missed / disk",
             f"  disk in bursts     {_ms(d.bursts)}   with {d.depth:.1f} reads in flight, as in a layer with a miss",
-            f"  memory             {_ms(d.memory)}   bytes read / memory bandwidth, of which",
-            f"    before routing   {_ms(d.before)}   mixers, routers, head, state: nothing is known to read yet",
-            f"    beside the disk  {_ms(d.beside)}   shared experts and experts",
-            f"    last to land     {_ms(d.last)}   one expert a layer, where any was missed",
+            f"  memory             {_ms(d.memory)}   bytes read / memory bandwidth",
             f"  limit              {_ms(d.limit)} = max(disk, memory): {1 / d.limit:.2f} tokens/s if neither ever "
             "waited",
-            f"  predicted          {_ms(d.predicted)} = before + max(bursts + last, beside): "
+            f"  parts, {self.sources['costs']}",
+            f"    before routing   {_ms(d.before)}   mixers, routers, head, state: nothing is known to read yet",
+            f"    bookkeeping      {_ms(d.bookkeeping)}   looking up experts, asking for the missing ones",
+            f"    beside the disk  {_ms(d.beside)}   shared experts and experts",
+            f"    last to land     {_ms(d.last)}   one expert a layer, where any was missed",
+            f"    sampling         {_ms(d.sampling)}",
+            f"  predicted          {_ms(d.predicted)} = before + bookkeeping + max(bursts + last, beside) + sampling: "
             f"{1 / d.predicted:.2f} tokens/s, as reads begin when their layer's router has spoken",
         ]
 
@@ -151,34 +165,52 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:10.2f} ms"
 
 
-def predict(model: ModelSizes, description: Description, directory: Path, context: int | None = None) -> Prediction:
-    """Probes what is not described: the disk that `directory` is on, and this machine.
+def predict(
+    model: ModelSizes,
+    description: Description,
+    directory: Path,
+    settings: Settings | None = None,
+    sampling: Sampling | None = None,
+) -> Prediction:
+    """Probes what is not described: the disk that `directory` is on, and this machine with the threads and the context
+    of `settings`. sampling: None for greedy.
 
     Raises CapacityError if the memory does not hold the model's trunk and two layers' experts of a token.
     """
+    settings = settings or Settings()
     config, ops = model.config, make_ops("cpu", 1)
-    plan, limits = plan_memory(model.manifest, ops, config, Settings(memory=description.memory, context=context))
+    threads = settings.threads or physical_cores()
+    plan, limits = plan_memory(model.manifest, ops, config, replace(settings, memory=description.memory))
+    # Where the memory is another machine's, this one's arithmetic says nothing.
+    here = description.bandwidth is None
     rates = Rates(
-        by_depth=(Rate(1, description.disk),) if description.disk else _disk(directory),
-        bandwidth=description.bandwidth or _bandwidth(),
-        # Where the memory is another machine's, this one's arithmetic says nothing.
-        operations=description.operations or (None if description.bandwidth else _operations()),
+        by_depth=description.disk or _disk(directory),
+        bandwidth=description.bandwidth or _bandwidth(threads),
+        operations=description.operations or (_operations(threads) if here else None),
     )
+    bits = _bits(model, "experts"), _bits(model, "matrix")
+    costs = _costs(config, bits, model.head, threads, sampling or Sampling()) if here else None
     hit_rate = plan.slots / plan.experts if description.hit_rate is None else description.hit_rate
     sources = {
         name: MEASURED if getattr(description, name) is None else GIVEN
         for name in ("memory", "disk", "bandwidth", "operations")
     }
     sources["hit_rate"] = EVEN if description.hit_rate is None else GIVEN
+    sources["costs"] = REHEARSED if costs else BYTES
     return Prediction(
         model,
         rates,
         plan,
         limits,
-        roofline.decode(model, rates, hit_rate, state_bytes_per_token(ops, config)),
+        roofline.decode(model, rates, hit_rate, state_bytes_per_token(ops, config), costs),
         roofline.prefill(model, rates, plan, limits),
         sources,
     )
+
+
+def _bits(model: ModelSizes, of: str) -> int:
+    """The fewest that quantised weights of this class have; those of the default recipe if there are none."""
+    return min((bits for bits in model.manifest.quantisation.get(of, []) if bits <= 8), default=DEFAULT_BITS)
 
 
 # Probed once a process, so that whoever compares with a prediction compares with the same machine.
@@ -190,11 +222,15 @@ def _disk(directory: Path) -> tuple[Rate, ...]:
 
 
 @cache
-def _bandwidth() -> float:
-    limits = read_limits()
-    return probe_reading(limits, [limits.cores])[-1].per_second
+def _bandwidth(threads: int) -> float:
+    return probe_reading(read_limits(), [threads])[-1].per_second
 
 
 @cache
-def _operations() -> float:
-    return probe_products(read_limits().cores)
+def _operations(threads: int) -> float:
+    return probe_products(threads)
+
+
+@cache
+def _costs(config: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: int, sampling: Sampling) -> Costs:
+    return rehearse(config, bits, head_bytes, threads, sampling)

@@ -4,6 +4,7 @@ Invariant: arithmetic alone; the same figures give the same answer. Knows neithe
 come by.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 
@@ -39,12 +40,30 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """Seconds of a token, Python included, as measured. before: of a layer of each kind, up to its look-up. fetch: a
+    layer's look-up. beside: a layer's experts, shared one and sum. expert: of these, one expert. miss: bookkeeping of
+    one, without the waiting. head: embedding and head. sampling: choosing. between: Python outside the layers."""
+
+    before: Mapping[str, float]
+    fetch: float
+    beside: float
+    expert: float
+    miss: float
+    head: float
+    sampling: float
+    between: float
+
+
+@dataclass(frozen=True)
 class Decode:
     """One token; bytes and seconds. state: GatedDeltaNet's, read and written, and the key/value cache, read.
 
-    before: in memory, while the disk has nothing to do: mixers, routers, head. beside: in memory, while experts are
-    read: the shared expert and the experts. depth: reads of a layer with a miss. bursts: reading, if that many are in
-    flight and no more. last: the last expert to land computes when no read is left to hide it.
+    memory: reading what is needed. before: while the disk has nothing to do: mixers, routers, head. beside: while
+    experts are read: the shared expert and the experts. depth: reads of a layer with a miss. bursts: reading, if that
+    many are in flight and no more. last: the last expert to land computes when no read is left to hide it. bookkeeping:
+    looking up experts and asking for the missing ones. sampling: choosing the token. The last two are 0, and the parts
+    are those of `memory`, unless costs were measured.
     """
 
     state: int
@@ -52,15 +71,14 @@ class Decode:
     hit_rate: float
     missed: float
     disk: float
+    memory: float
     depth: float
     bursts: float
     before: float
     beside: float
     last: float
-
-    @property
-    def memory(self) -> float:
-        return self.before + self.beside
+    bookkeeping: float
+    sampling: float
 
     @property
     def limit(self) -> float:
@@ -70,7 +88,7 @@ class Decode:
     @property
     def predicted(self) -> float:
         """With reads that begin when the router of their layer has spoken."""
-        return self.before + max(self.bursts + self.last, self.beside)
+        return self.before + self.bookkeeping + max(self.bursts + self.last, self.beside) + self.sampling
 
 
 @dataclass(frozen=True)
@@ -97,24 +115,39 @@ class Prefill:
         return self.before + max(self.disk, self.beside)
 
 
-def decode(model: ModelSizes, rates: Rates, hit_rate: float, kv_bytes: int) -> Decode:
-    """kv_bytes: of one token's keys and values, all layers together. hit_rate: of experts, 0 to 1."""
+def decode(model: ModelSizes, rates: Rates, hit_rate: float, kv_bytes: int, costs: Costs | None = None) -> Decode:
+    """kv_bytes: of one token's keys and values, all layers together. hit_rate: of experts, 0 to 1. costs: measured on
+    the machine; None: everything takes what its bytes take to read."""
+    c = model.config
     state = 2 * model.delta + kv_bytes * POSITION
+    needed = model.trunk + state + model.experts
+    some_missed = 1 - hit_rate**c.top_k
+    misses = (1 - hit_rate) * c.top_k * c.layers
     missed = (1 - hit_rate) * model.experts
-    some_missed = 1 - hit_rate**model.config.top_k
-    depth = model.config.top_k * (1 - hit_rate) / some_missed if some_missed else 0.0
-    one_a_layer = model.experts / model.config.top_k
+    depth = c.top_k * (1 - hit_rate) / some_missed if some_missed else 0.0
+    if costs is None:
+        before = (model.mixers + model.routers + model.head + state) / rates.bandwidth
+        beside = (model.shared + model.experts) / rates.bandwidth
+        expert, bookkeeping, sampling = model.experts / c.top_k / c.layers / rates.bandwidth, 0.0, 0.0
+    else:
+        before = sum(costs.before[kind] for kind in c.layer_types) + costs.head + costs.between
+        before += kv_bytes * POSITION / rates.bandwidth
+        beside, expert = c.layers * costs.beside, costs.expert
+        bookkeeping, sampling = c.layers * costs.fetch + misses * costs.miss, costs.sampling
     return Decode(
         state=state,
-        needed=model.trunk + state + model.experts,
+        needed=needed,
         hit_rate=hit_rate,
         missed=missed,
         disk=missed / rates.disk,
+        memory=needed / rates.bandwidth,
         depth=depth,
         bursts=missed / rates.disk_at(depth),
-        before=(model.mixers + model.routers + model.head + state) / rates.bandwidth,
-        beside=(model.shared + model.experts) / rates.bandwidth,
-        last=some_missed * one_a_layer / rates.bandwidth,
+        before=before,
+        beside=beside,
+        last=some_missed * c.layers * expert,
+        bookkeeping=bookkeeping,
+        sampling=sampling,
     )
 
 
