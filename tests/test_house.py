@@ -170,7 +170,7 @@ def our_files() -> list[Path]:
     folders = ("src", "csrc", "tests", "benchmarks", "docs", "examples", ".ci")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     files += [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
-    skipped = {".so", ".pyc", ".png", ".safetensors"}
+    skipped = {".so", ".pyc", ".png", ".safetensors", ".npz"}
     return [path for path in files if path.suffix not in skipped and "__pycache__" not in path.parts]
 
 

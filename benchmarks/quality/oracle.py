@@ -21,28 +21,29 @@ class Oracle:
         torch.set_num_threads(threads)
         # Gates that close leave denormals behind, which cost the CPU a hundred cycles each.
         torch.set_flush_denormal(True)
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval().to(self.device)
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int]) -> Logits:
         """[T, vocab] of a sequence of its own."""
-        found: Logits = self.model(torch.tensor([token_ids])).logits[0].numpy()
+        found: Logits = self.model(torch.tensor([token_ids], device=self.device)).logits[0].cpu().numpy()
         return found
 
     @torch.no_grad()
     def answers(
-        self, prompts: Sequence[list[int]], max_tokens: int, ends: frozenset[int], rows: int = 16
+        self, prompts: Sequence[list[int]], max_tokens: int, ends: frozenset[int], rows: int = 60
     ) -> Iterator[tuple[int, list[int]]]:
-        """Greedy: (index of the prompt, tokens without the one that ended them), batches of similar lengths."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for begin in range(0, len(order), rows):
-            some = order[begin : begin + rows]
-            yield from zip(some, self._batch([prompts[i] for i in some], max_tokens, ends), strict=True)
+        """Greedy: (index of the prompt, tokens without the one that ended them). Neighbours form a batch: cases of a
+        family have answers of similar length, and a batch takes as long as its longest."""
+        for begin in range(0, len(prompts), rows):
+            found = self._batch(list(prompts[begin : begin + rows]), max_tokens, ends)
+            yield from enumerate(found, begin)
 
     def _batch(self, prompts: list[list[int]], max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
         longest = max(map(len, prompts))
-        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
         cache = DynamicCache(config=self.model.config)
         tokens: list[list[int]] = [[] for _ in prompts]
         running = set(range(len(prompts)))

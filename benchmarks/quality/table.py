@@ -35,7 +35,7 @@ def write_table(results: dict[str, Any]) -> None:
 def tables(results: dict[str, Any]) -> str:
     """One table for each group; the oracle and the default pack head every one."""
     first = [name for name, r in results.items() if r["group"] == "oracle"]
-    truth = set(results[first[0]]["cases"]["wrong"]) if first else set()
+    truth = results[first[0]]["cases"]["right"] if first else {}
     lines = []
     for group, title in GROUPS.items():
         names = first + [name for name, r in results.items() if r["group"] == group]
@@ -49,8 +49,9 @@ def _row(cells: Any) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(name: str, result: dict[str, Any], truth: set[str]) -> list[str]:
-    cases, wrong = result["cases"], set(result["cases"]["wrong"])
+def _cells(name: str, result: dict[str, Any], truth: dict[str, bool]) -> list[str]:
+    cases = result["cases"]
+    right, was = cases["right"], {identifier: truth.get(identifier, False) for identifier in cases["right"]}
     against = result.get("against")
     return [
         name,
@@ -62,7 +63,9 @@ def _cells(name: str, result: dict[str, Any], truth: set[str]) -> list[str]:
         _share(cases["tool_calls"]["valid"]),
         _share(cases["json"]["valid"], interval=True),
         _share(cases["json"]["right"]),
-        f"{len(wrong - truth)} / {len(truth - wrong)}" if against else "",
+        f"{sum(was[i] and not right[i] for i in right)} / {sum(right[i] and not was[i] for i in right)}"
+        if against
+        else "",
     ]
 
 

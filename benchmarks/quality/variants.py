@@ -25,6 +25,8 @@ PARTS_OF_TRUNK = {
     "mixers": ("self_attn.", "linear_attn."),
     "shared experts": ("shared_expert.",),
 }
+MAIN = {(8, 8), (4, 8), (4, 4), (2, 8)}
+"""Bits of experts and trunk of the main rungs."""
 HOT = 0.25
 """Share of a layer's experts that keep 4 bits in the mixed packs."""
 
@@ -33,13 +35,14 @@ HOT = 0.25
 class Rung:
     """name: bits of experts and trunk, and what else differs. make: gives the pack's directory. top_k: None for the
     model's own. mixed: the records have room for 4 bits though most experts need 2, so that the bytes of a token are
-    reckoned and not those of the file."""
+    reckoned and not those of the file. main: asked every case."""
 
     name: str
     group: str
     make: Callable[[], Path]
     top_k: int | None = None
     mixed: bool = False
+    main: bool = False
 
 
 class Ladder:
@@ -123,7 +126,8 @@ def rungs(ladder: Ladder, top_k: int) -> Iterator[Rung]:
 
     for experts in (8, 4, 2):
         for trunk in (16, 8, 4):
-            yield Rung(f"experts {experts}, trunk {trunk}", "bits", plain(experts, trunk))
+            name = f"experts {experts}, trunk {trunk}"
+            yield Rung(name, "bits", plain(experts, trunk), main=(experts, trunk) in MAIN)
     for trunk in (8, 4):
         yield Rung(
             f"experts 4, trunk {trunk}, router 4",

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flashmoe.cli.progress import count_bar
+from flashmoe.demo import TRACE
 from flashmoe.engine.routing_trace import RoutingTrace
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.hit_rate_plot import check_plot, draw_hit_rates
@@ -24,7 +25,8 @@ _NAMES = [*POLICIES, BELADY]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the curves.")
 def command(trace: Path, cached: str, policies: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
-    """Replay the routing recorded in TRACE (run --record-routing) against cache policies, from an empty cache.
+    """Replay the routing recorded in TRACE (run --record-routing), or the demo model's own for the word `demo`, against
+    cache policies, from an empty cache.
 
     A hit rate is the part of the experts fetched that were in memory; a prompt chunk fetches an expert once. belady
     knows the future: no policy does better.
@@ -32,6 +34,8 @@ def command(trace: Path, cached: str, policies: tuple[str, ...], as_json: bool, 
     shares = parse_percents(cached)
     if plot:
         check_plot(plot)
+    if trace == Path("demo") and not trace.exists():
+        trace = TRACE
     recorded = RoutingTrace.read(trace)
     names = list(dict.fromkeys(policies)) or _NAMES
     with count_bar("Simulating", len(names) * len(shares)) as progress:
