@@ -137,7 +137,7 @@ def test_the_published_machine_is_predicted_as_documented(tmp_path):
     assert 1 / found.decode.limit == pytest.approx(35.5, abs=0.05)
     assert 1 / found.decode.predicted == pytest.approx(24.1, abs=0.05)
     even = predict(four, DESCRIBED, tmp_path)
-    assert even.decode.hit_rate == pytest.approx(0.188, abs=0.001)
+    assert even.decode.hit_rate == pytest.approx(0.184, abs=0.001)
     assert 1 / even.decode.predicted == pytest.approx(10.8, abs=0.05)
 
 
@@ -174,7 +174,7 @@ def test_the_command_says_each_step_and_where_it_comes_from(capsys):
     assert "28.15 ms = max(disk, memory): 35.52 tokens/s" in said
     assert run(["plan", "--like", "qwen3.5-397b-a17b", *options, "--operations", "30T", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["decode"]["limit_tokens_per_second"] == pytest.approx(12.69, abs=0.01)
+    assert found["decode"]["limit_tokens_per_second"] == pytest.approx(12.63, abs=0.01)
     assert found["prefill"]["predicted_tokens_per_second"] > 0
 
 

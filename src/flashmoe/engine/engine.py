@@ -4,7 +4,7 @@ Invariant: a sequence's logits do not depend on the chunk size or on what else i
 text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +18,14 @@ from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.decoder import Decoder
 from flashmoe.models.observer import RoutingObserver
+from flashmoe.models.passage import Step
 from flashmoe.ops.interface import Array, Ops
 from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.memory import MemoryPlan
 
 Logits = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""(tokens done, all tokens)"""
 _BLOCK_BYTES = 16 << 20
 
 
@@ -75,22 +78,40 @@ class Engine:
     def new_sequence(self) -> SequenceState:
         return SequenceState(self.decoder.new_states())
 
-    def forward(self, parts: Sequence[tuple[SequenceState, Tokens]]) -> Array:
+    def forward(self, parts: Sequence[tuple[SequenceState, Tokens]], step: Step | None = None) -> Array:
         """Append tokens to sequences: the last layer's output [T, D], T tokens of all parts together.
 
-        Raises CapacityError for a sequence that would outgrow the context.
+        step: told of each piece of the work which part of it all is done; it may raise to end the forward. A forward
+        that ends by any error breaks its sequences. Raises CapacityError for a sequence that would outgrow the context,
+        and FlashMoeError for a broken one.
         """
         for state, tokens in parts:
             self.check_context(state.length + len(tokens))
-        x = self.decoder.forward(make_batch(parts), self.store, self.observers)
+            if state.broken:
+                raise FlashMoeError("This sequence was broken off inside a forward; begin a new one with its tokens.")
+        try:
+            x = self.decoder.forward(make_batch(parts), self.store, self.observers, step)
+        except BaseException:
+            for state, _ in parts:
+                state.broken = True
+            raise
         for state, tokens in parts:
             state.length += len(tokens)
         return x
 
-    def prefill(self, state: SequenceState, tokens: Tokens) -> Logits:
-        """Append a prompt, chunk by chunk; logits [vocab] after its last token."""
+    def prefill(self, state: SequenceState, tokens: Tokens, progress: Progress | None = None) -> Logits:
+        """Append a prompt, chunk by chunk; logits [vocab] after its last token.
+
+        progress: told the tokens done, counting layers, and all of them, several times a second. It may raise to end
+        the prefill; the sequence is broken then, unless a chunk had just ended.
+        """
+        done, x = 0, self.ops.empty(0, self.config.hidden)
         for chunk in self._chunks(tokens):
-            x = self.forward([(state, chunk)])
+            del x  # the chunk before: the plan holds one
+            x = self.forward([(state, chunk)], _step(progress, done, len(chunk), len(tokens)))
+            done += len(chunk)
+            if progress:
+                progress(done, len(tokens))
         logits: Logits = np.asarray(self.decoder.logits(x[-1:]))[0]
         return logits
 
@@ -143,3 +164,10 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _step(progress: Progress | None, done: int, chunk: int, total: int) -> Step | None:
+    """What tells `progress` of a forward of `chunk` tokens after `done` others."""
+    if progress is None:
+        return None
+    return lambda share: progress(done + int(share * chunk), total)

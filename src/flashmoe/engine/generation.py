@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flashmoe.engine.batch import Tokens
-from flashmoe.engine.engine import Engine
+from flashmoe.engine.engine import Engine, Progress
 from flashmoe.engine.sampling import Sampler, Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.streaming.experts import StoreStats
@@ -64,6 +64,10 @@ class Statistics:
         return max(0.0, 1 - (self.native_seconds + self.stall_seconds) / total) if total else 0.0
 
 
+class _Cancelled(Exception):
+    """Ends a prefill from inside."""
+
+
 class Generation:
     """Iterate over it for the tokens; a stop token ends it and is not among them.
 
@@ -71,8 +75,15 @@ class Generation:
     """
 
     def __init__(
-        self, engine: Engine, prompt: Tokens, sampling: Sampling, max_tokens: int, stop_ids: frozenset[int]
+        self,
+        engine: Engine,
+        prompt: Tokens,
+        sampling: Sampling,
+        max_tokens: int,
+        stop_ids: frozenset[int],
+        progress: Progress | None,
     ) -> None:
+        self._progress = progress
         self._engine, self._prompt, self._max_tokens, self._stop_ids = engine, prompt, max_tokens, stop_ids
         self._sampler = Sampler(sampling, engine.config.vocab, prompt)
         self._before: StoreStats = engine.store.stats
@@ -83,13 +94,22 @@ class Generation:
         self.finish_reason = "cancelled"
 
     def cancel(self) -> None:
-        """End after the token that is being computed."""
+        """End after the token, or the piece of the prompt, that is being computed. Any thread may call it."""
         self._cancelled = True
+
+    def _report(self, done: int, total: int) -> None:
+        if self._cancelled:
+            raise _Cancelled
+        if self._progress:
+            self._progress(done, total)
 
     def __iter__(self) -> Iterator[int]:
         engine, state = self._engine, self._engine.new_sequence()
         started = perf_counter()
-        logits = engine.prefill(state, self._prompt)
+        try:
+            logits = engine.prefill(state, self._prompt, self._report)
+        except _Cancelled:
+            return
         self._prompt_seconds = perf_counter() - started
         started = perf_counter()
         while not self._cancelled:
@@ -132,11 +152,13 @@ def generate(
     *,
     max_tokens: int | None = None,
     stop_ids: frozenset[int] | None = None,
+    progress: Progress | None = None,
 ) -> Generation:
     """An iterator over the tokens that follow a prompt, with the reason it ended and statistics.
 
     sampling: None for the checkpoint's own. max_tokens: None for what the context leaves; a prompt and max_tokens that
-    do not fit the context together raise CapacityError. stop_ids: None for the model's EOS.
+    do not fit the context together raise CapacityError. stop_ids: None for the model's EOS. progress: told how far the
+    prompt is, as Engine.prefill says.
     """
     tokens = engine.check_tokens(token_ids)
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
@@ -148,4 +170,5 @@ def generate(
         sampling or Sampling.from_generation_config(engine.defaults),
         max_tokens or engine.limits.context - len(tokens),
         frozenset(engine.config.eos) if stop_ids is None else stop_ids,
+        progress,
     )

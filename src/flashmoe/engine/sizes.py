@@ -1,7 +1,13 @@
 """How many bytes a model's state and activations take. Knows sizes from the config, not where the bytes come from."""
 
 from flashmoe.models.architecture import ModelConfig
+from flashmoe.models.passage import BLOCK, expert_entries
 from flashmoe.ops.interface import Ops
+from flashmoe.ops.weights import GROUP
+
+_FLOAT = 4
+_ENTRY_BYTES = 96
+"""Who computes what: ids, weights, sorting them, and the pointers of the native core, for a token's expert."""
 
 
 def state_bytes_per_token(ops: Ops, config: ModelConfig) -> int:
@@ -20,13 +26,29 @@ def fixed_state_bytes(config: ModelConfig) -> int:
 
 
 def scratch_bytes(config: ModelConfig, chunk: int, sequences: int) -> int:
-    """An upper bound of what a forward of a chunk, or of one token of each sequence, holds at once, float32: the
-    residual stream and its copies, the widest mixer, the experts' outputs, a row of logits for each sequence and what
-    sampling makes of one."""
+    """An upper bound of what a forward of a chunk, or of one token of each sequence, holds at once.
+
+    All tokens have a row in the residual stream, its norm and the shared expert's result, one for each routed expert's
+    result, the router's scores and their rounded input; only a block of them is in a mixer. Sequences have a row of
+    logits each, and sampling makes some of one.
+    """
     tokens = max(chunk, sequences)
-    c, d = config, config.delta
-    full = c.head_dim * (4 * c.heads + 3 * c.kv_heads)
+    whole = tokens * (_FLOAT * (config.hidden * (3 + config.top_k) + config.experts) + config.top_k * _ENTRY_BYTES)
+    rounded = tokens * _rounded(config.hidden)
+    entries = min(tokens * config.top_k, expert_entries(config))
+    hidden = entries * _rounded(config.expert_inter) + min(tokens, BLOCK) * _rounded(config.shared_inter)
+    mixer = min(tokens, BLOCK) * (_FLOAT * _mixer_columns(config) + _rounded(_mixer_columns(config) // 4))
+    return whole + rounded + hidden + mixer + (7 + sequences) * _FLOAT * config.vocab
+
+
+def _mixer_columns(c: ModelConfig) -> int:
+    """Floats of one token that the widest mixer holds: projections, what is made of them, and the result."""
+    full = c.heads * c.head_dim * 6 + 3 * c.kv_heads * c.head_dim
+    d = c.delta
     linear = 2 * d.channels + 4 * d.value_heads * d.value_dim if d else 0
-    inner = 3 * max(c.expert_inter, c.shared_inter) * (c.top_k + 1)
-    per_token = 6 * c.hidden + max(full, linear, c.top_k * c.hidden + inner)
-    return 4 * tokens * per_token + (7 + sequences) * 4 * c.vocab
+    return 2 * c.hidden + max(full, linear)
+
+
+def _rounded(columns: int) -> int:
+    """Bytes of a row as int8 with its scales and sums, padded as csrc/backend/activations.cpp does."""
+    return columns + 256 + 2 * _FLOAT * (columns // GROUP + 16)

@@ -44,9 +44,13 @@ class Clock:
     _layer: int = -1
     _part: str = HEAD
 
-    def embed(self) -> None:
-        """A forward begins."""
-        self._layer, self._part = -1, HEAD
+    def before(self, operation: str) -> None:
+        """A forward begins with `embed`; a layer ends with `combine`, of which a long prompt takes several."""
+        if operation == "embed":
+            self._layer, self._part = -1, HEAD
+        elif self._part == COMBINE and operation != "combine":
+            last = self._layer + 1 == self.layers
+            self._layer, self._part = (-1, HEAD) if last else (self._layer + 1, MIXER)
 
     def after(self, operation: str) -> None:
         if operation == "embed":
@@ -54,8 +58,7 @@ class Clock:
         elif operation == "route":
             self._part = SHARED
         elif operation == "combine":
-            last = self._layer + 1 == self.layers
-            self._layer, self._part = (-1, HEAD) if last else (self._layer + 1, MIXER)
+            self._part = COMBINE
 
     def add(self, name: str, begin: float, part: str | None = None) -> None:
         self.spans.append(Span(part or self._part, name, self._layer, begin, perf_counter()))
@@ -87,8 +90,7 @@ class _TimedOps:
         clock, part = self._clock, _NAMED.get(name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if name == "embed":
-                clock.embed()
+            clock.before(name)
             begin = perf_counter()
             result = operation(*args, **kwargs)
             clock.add(name, begin, part)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.batch import Span
+from flashmoe.models.passage import attention_tokens
 from flashmoe.ops.interface import Array, Handle, Ops
 
 
@@ -32,8 +33,11 @@ class FullAttention:
         value = v.reshape(tokens, c.kv_heads, d)
         parts = []
         for s in spans:
-            own = slice(s.begin, s.end)
-            parts.append(ops.attention(query[own], key[own], value[own], s.states[layer], self.scale))
+            state = s.states[layer]
+            most = attention_tokens(c, state.length + s.end - s.begin)
+            for begin in range(s.begin, s.end, most):
+                own = slice(begin, min(begin + most, s.end))
+                parts.append(ops.attention(query[own], key[own], value[own], state, self.scale))
         o = parts[0] if len(parts) == 1 else ops.concatenate(parts)
         o = ops.sigmoid_gate(o, q[..., d:]) if c.attention_gate else o.reshape(tokens, -1)
         return ops.linears(o, self.output)[0]

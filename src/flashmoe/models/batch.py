@@ -23,9 +23,34 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Tokens `own` of a batch, and their spans, counted from the block's first token."""
+
+    own: slice
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """tokens int32 [T]; positions int32 [T], each token's place in its own sequence."""
 
     tokens: NDArray[np.int32]
     positions: NDArray[np.int32]
     spans: tuple[Span, ...]
+
+    def blocks(self, limit: int) -> list[Block]:
+        """The batch in order, at most `limit` tokens at a time; a sequence that is cut goes on in the next block."""
+        tokens = len(self.tokens)
+        if tokens <= limit:
+            return [Block(slice(0, tokens), self.spans)]
+        return [self._block(begin, min(begin + limit, tokens)) for begin in range(0, tokens, limit)]
+
+    def _block(self, begin: int, end: int) -> Block:
+        return Block(
+            slice(begin, end),
+            tuple(
+                Span(max(s.begin, begin) - begin, min(s.end, end) - begin, s.states)
+                for s in self.spans
+                if s.begin < end and s.end > begin
+            ),
+        )

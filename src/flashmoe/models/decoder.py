@@ -14,9 +14,12 @@ from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.attention import FullAttention
 from flashmoe.models.batch import Batch
 from flashmoe.models.gated_delta_net import GatedDeltaNet
-from flashmoe.models.moe import ExpertSource, MixtureOfExperts
+from flashmoe.models.moe import MixtureOfExperts
 from flashmoe.models.observer import RoutingObserver
+from flashmoe.models.passage import BLOCK, Passage, Step
+from flashmoe.models.readahead import ReadAhead
 from flashmoe.models.rope import Rope
+from flashmoe.models.source import ExpertSource
 from flashmoe.ops.interface import Array, Handle, Ops
 
 
@@ -66,22 +69,40 @@ class Decoder:
         """The mixers' states of an empty sequence, one a layer."""
         return [layer.mixer.new_state() for layer in self.layers]
 
-    def forward(self, batch: Batch, source: ExpertSource, observers: Sequence[RoutingObserver] = ()) -> Array:
-        """The last layer's output [T, D]; the batch's states go on by its tokens."""
+    def forward(
+        self,
+        batch: Batch,
+        source: ExpertSource,
+        observers: Sequence[RoutingObserver] = (),
+        step: Step | None = None,
+    ) -> Array:
+        """The last layer's output [T, D]; the batch's states go on by its tokens, unless `step` or an error ends it."""
         for observer in observers:
             observer.begin(batch)
-        ops, eps = self.ops, self.config.eps
-        cos, sin = self.rope(batch.positions)
-        rope = ops.vector(cos), ops.vector(sin)
-        x = ops.embed(self.embedding, batch.tokens)
-        for i, layer in enumerate(self.layers):
-            x = x + layer.mixer(ops.rms_norm(x, layer.mixer_norm, eps), batch.spans, i, rope)
-            y = ops.rms_norm(x, layer.moe_norm, eps)
-            routing = layer.moe.route(y)
-            for observer in observers:
-                observer.routed(i, x, *routing)
-            x = x + layer.moe(y, routing, i, source)
+        ops, tokens = self.ops, len(batch.tokens)
+        with ReadAhead(source, self.config, tokens) as ahead:
+            outputs = ops.empty(tokens * self.config.top_k, self.config.hidden)
+            way = Passage(self.config, batch.blocks(BLOCK), source, ahead, outputs, step)
+            cos, sin = self.rope(batch.positions)
+            rope = ops.vector(cos), ops.vector(sin)
+            x = ops.embed(self.embedding, batch.tokens)
+            for i, layer in enumerate(self.layers):
+                self._mix(x, layer, i, rope, way)
+                y = ops.rms_norm(x, layer.moe_norm, self.config.eps)
+                routing = layer.moe.route(y)
+                for observer in observers:
+                    observer.routed(i, x, *routing)
+                layer.moe.add_to(x, y, routing, i, way)
         return x
+
+    def _mix(self, x: Array, layer: Layer, i: int, rope: tuple[Array, Array], way: Passage) -> None:
+        """x += mixer(norm(x)), block by block."""
+        cos, sin = rope
+        for number, block in enumerate(way.blocks):
+            own = block.own
+            y = self.ops.rms_norm(x[own], layer.mixer_norm, self.config.eps)
+            x[own] += layer.mixer(y, block.spans, i, (cos[own], sin[own]))
+            way.block_done(i, number)
 
     def logits(self, x: Array) -> Array:
         """Logits [n, vocab] of rows [n, D] of `forward`'s result."""

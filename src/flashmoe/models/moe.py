@@ -1,56 +1,25 @@
 """Mixture of experts: route, fetch the experts that were chosen, compute each as it arrives, sum in rank order.
 
 Invariant: an expert's output for a token lands in a row of its own and rows are summed by rank, so neither the order of
-arrival nor the number of experts that fit in memory changes an answer. The experts come through `ExpertSource` alone,
-layer and ids in, slots out. Routing is a step of its own, so that an observer can be told between the two.
+arrival nor the number of experts that fit in memory changes an answer. Each expert multiplies all of its tokens while
+it is there. Routing is a step of its own, so that an observer can be told between the two.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
-from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.models.architecture import ModelConfig
+from flashmoe.models.passage import Passage, expert_entries
+from flashmoe.models.source import Indices
 from flashmoe.ops.interface import Array, Handle, Ops
 from flashmoe.ops.weights import ExpertWork
 
-Indices = NDArray[np.int32]
 Routing = tuple[Indices, Array]
 """Ids and weights [T, K], by falling weight."""
-
-
-class Lease(Protocol):
-    """Experts held in memory, aligned with the ids that were asked for."""
-
-    slots: Indices
-
-    def groups(self) -> Iterable[NDArray[np.intp]]:
-        """Indices of experts as they become ready, each once; waits only when none is."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Let the experts go."""
-
-
-class ExpertSource(Protocol):
-    """Where experts come from: streaming.experts.ExpertStore, or something around it."""
-
-    @property
-    def max_lease(self) -> int:
-        """The most experts that one fetch may hold."""
-
-    def fetch(self, layer: int, experts: Indices, uses: Indices | None = None) -> Lease:
-        """Start reading what is missing of the given distinct experts and hold them until the lease is left.
-
-        uses: how many tokens want each, else one; what is wanted most is worth keeping.
-        """
 
 
 @cache
@@ -83,6 +52,11 @@ class Assignment:
         starts = is_first.nonzero()[0].astype(np.int32)
         return cls(ordered[starts[:-1]], starts, order // np.int32(top_k), order)
 
+    @property
+    def uses(self) -> Indices:
+        """How many tokens each expert serves."""
+        return np.diff(self.starts)
+
     def work(self, slots: Indices) -> ExpertWork:
         """The work of all experts, which lie in `slots`."""
         return ExpertWork(slots, self.starts, self.rows, self.order)
@@ -93,6 +67,20 @@ class Assignment:
         np.cumsum(self.starts[which + 1] - self.starts[which], out=starts[1:])
         places = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in which])
         return ExpertWork(slots, starts, self.rows[places], self.order[places])
+
+
+def cut(work: ExpertWork, most: int) -> Iterator[ExpertWork]:
+    """The work in order, at most `most` entries at a time; an expert that serves more comes up again."""
+    entries = len(work.rows)
+    if entries <= most:
+        yield work
+        return
+    for begin in range(0, entries, most):
+        end = min(begin + most, entries)
+        first = int(np.searchsorted(work.starts, begin, "right")) - 1
+        last = int(np.searchsorted(work.starts, end, "left"))
+        starts = work.starts[first : last + 1].clip(begin, end) - np.int32(begin)
+        yield ExpertWork(work.slots[first:last], starts, work.rows[begin:end], work.outputs[begin:end])
 
 
 class MixtureOfExperts:
@@ -108,6 +96,7 @@ class MixtureOfExperts:
         arena: NDArray[np.uint8],
     ) -> None:
         self.ops, self.config, self.layout, self.arena = ops, config, layout, arena
+        self.entries = expert_entries(config)
         self.router = weights[f"{prefix}.gate"]
         self.shared: tuple[Handle, Handle, Handle] | None = None
         if config.shared_inter:
@@ -119,25 +108,39 @@ class MixtureOfExperts:
         """The experts of rows x [T, D]."""
         return self.ops.route(x, self.router, self.config.top_k, self.config.renormalise)
 
-    def __call__(self, x: Array, routing: Routing, layer: int, source: ExpertSource) -> Array:
-        """[T, D] from rows x [T, D], the input of `route`, and what it gave."""
-        ops, c = self.ops, self.config
-        tokens = x.shape[0]
+    def add_to(self, residual: Array, x: Array, routing: Routing, layer: int, way: Passage) -> None:
+        """Add the layer's result to the residual stream [T, D]; x [T, D] is the input of `route`, `routing` what it
+        gave."""
         ids, weights = routing
+        outputs = way.outputs
+        shared = self._experts(x, ids, layer, way)
+        per_token = outputs.reshape(len(ids), self.config.top_k, self.config.hidden)
+        for block, parts in zip(way.blocks, shared, strict=True):
+            residual[block.own] += self.ops.combine(per_token[block.own], weights[block.own], *parts)
+
+    def _experts(self, x: Array, ids: Indices, layer: int, way: Passage) -> list[tuple[Array | None, Array | None]]:
+        """Fill the outputs [T * K, D] of the routed experts; the shared one's and its gate, block by block."""
         assignment = Assignment.of(ids)
-        outputs = ops.empty(tokens * c.top_k, c.hidden)
-        shared = gate = None
-        uses = np.diff(assignment.starts) if tokens > 1 else None
-        for begin in range(0, len(assignment.experts), source.max_lease):
-            part = slice(begin, begin + source.max_lease)
-            with source.fetch(layer, assignment.experts[part], None if uses is None else uses[part]) as lease:
-                if begin == 0 and self.shared is not None:
+        uses = assignment.uses if len(ids) > 1 else None
+        shared: list[tuple[Array | None, Array | None]] = []
+        for part in way.ahead.parts(layer, assignment.experts):
+            experts = assignment.experts[part]
+            with way.source.fetch(layer, experts, None if uses is None else uses[part]) as lease:
+                way.ahead.go_on(layer, assignment.experts[part.stop :])
+                if part.start == 0:
                     # Here, because the first misses are being read meanwhile.
-                    shared, gate = ops.gated_mlp(x, *self.shared), ops.linears(x, self.shared_gate)[0]
+                    shared = [self._shared(x[block.own]) for block in way.blocks]
                 for ready in lease.groups():
                     if len(ready) == len(assignment.experts):
                         work = assignment.work(lease.slots)
                     else:
-                        work = assignment.part(ready + begin, lease.slots[ready])
-                    ops.experts(x, self.arena, self.layout, work, outputs)
-        return ops.combine(outputs.reshape(tokens, c.top_k, c.hidden), weights, shared, gate)
+                        work = assignment.part(ready + part.start, lease.slots[ready])
+                    for piece in cut(work, self.entries):
+                        self.ops.experts(x, self.arena, self.layout, piece, way.outputs)
+                        way.entries_done(layer, len(piece.rows))
+        return shared
+
+    def _shared(self, x: Array) -> tuple[Array | None, Array | None]:
+        if self.shared is None:
+            return None, None
+        return self.ops.gated_mlp(x, *self.shared), self.ops.linears(x, self.shared_gate)[0]

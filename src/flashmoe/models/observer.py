@@ -19,4 +19,5 @@ class RoutingObserver(Protocol):
         """Row t of the batch chose ids[t] with weights[t], both [T, K] by falling weight.
 
         x: the residual stream [T, D] between the layer's mixer and its experts: all that is known of the layers ahead.
+        It goes on changing once this returns.
         """

@@ -1,0 +1,171 @@
+"""Prompt speed by length, with the whole model in memory and in a memory control group of a part of it.
+
+    flashmoe synth --like qwen3.5-35b-a3b --layers 8 DIR && python benchmarks/prefill.py DIR [--share 0.3]
+
+Each row is a process of its own that reads a prompt of random tokens. Resident: every expert is read before the clock
+starts. With a share, the process may hold so much of the model's bytes, page cache included (root is needed; without
+it, or with --budget, only the engine's own budget is set). `cold` starts with no expert in memory, `warm` is another
+prompt after it. Bytes: read, over the experts that the chunks needed times their record. The bound of a streaming row
+is the larger of its bytes at the disk's best rate (--disk) and the resident row's time. Memory: the peak of the process
+above what it took before loading, and the plan.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import psutil
+
+from decode import read_every_expert
+from flashmoe.engine.engine import Engine
+from flashmoe.engine.loader import load_engine
+from flashmoe.pack.manifest import Manifest
+from flashmoe.settings import Settings, format_bytes
+from memory_group import enter, memory_group
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt. needed: bytes of the experts that its chunks used, each once a chunk. peak: bytes."""
+
+    tokens: int
+    chunk: int
+    seconds: float
+    native: float
+    stall: float
+    read: int
+    needed: int
+    read_seconds: float
+    peak: int
+    plan: int
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+class Needs:
+    """A routing observer that counts the experts each chunk needs."""
+
+    def __init__(self) -> None:
+        self.experts = 0
+
+    def begin(self, batch: object) -> None:
+        pass
+
+    def routed(self, layer: int, x: object, ids: np.ndarray, weights: object) -> None:  # noqa: ARG002
+        self.experts += len(np.unique(ids))
+
+
+def prefill(engine: Engine, tokens: int, seed: int, before: int) -> Row:
+    prompt = np.random.default_rng(seed).integers(0, engine.config.vocab, tokens, dtype=np.int32)
+    needs = Needs()
+    engine.observers[:] = [needs]
+    stats, native, started = engine.store.stats, engine.ops.busy_seconds, perf_counter()
+    engine.prefill(engine.new_sequence(), prompt)
+    seconds, after = perf_counter() - started, engine.store.stats
+    return Row(
+        tokens=tokens,
+        chunk=engine.limits.chunk,
+        seconds=seconds,
+        native=engine.ops.busy_seconds - native,
+        stall=after.stall_seconds - stats.stall_seconds,
+        read=after.bytes_read - stats.bytes_read,
+        needed=needs.experts * engine.plan.slot_bytes,
+        read_seconds=after.read_seconds - stats.read_seconds,
+        peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
+        plan=engine.plan.total,
+    )
+
+
+def child(out: Connection, directory: Path, tokens: int, settings: Settings, group: Path | None) -> None:
+    """Load and send rows: one if everything is in memory, else cold and warm."""
+    if group:
+        enter(group)
+    before = psutil.Process().memory_info().rss
+    with load_engine(directory, settings) as engine:
+        print(f"  {engine.summary}", flush=True)
+        if engine.plan.slots == engine.plan.experts:
+            read_every_expert(engine)
+            out.send([prefill(engine, tokens, 1, before)])
+        else:
+            out.send([prefill(engine, tokens, seed, before) for seed in (1, 2)])
+
+
+def rows(directory: Path, tokens: int, settings: Settings, limit: int | None) -> list[Row]:
+    drop_from_page_cache(directory)
+    if limit is None:
+        return _run(directory, tokens, settings, None)
+    with memory_group(limit, "prefill") as group:
+        return _run(directory, tokens, settings, group)
+
+
+def _run(directory: Path, tokens: int, settings: Settings, group: Path | None) -> list[Row]:
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(send, directory, tokens, settings, group))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    finally:
+        process.join()
+
+
+def drop_from_page_cache(directory: Path) -> None:
+    for layer in Manifest.read(directory).layers:
+        fd = os.open(layer.path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def line(name: str, row: Row, resident: Row | None, disk: float) -> str:
+    bound = ""
+    if resident and row is not resident:
+        compute, reading = resident.seconds, row.read / disk
+        bound = f"{max(compute, reading) / row.seconds:.0%} of {'disk' if reading > compute else 'compute'}"
+    needed = f"{row.read / row.needed:.3f}" if row.read else "-"
+    rate = format_bytes(row.read / row.read_seconds) + "/s" if row.read_seconds else "-"
+    return (
+        f"| {name} | {row.tokens} | {row.chunk} | {row.rate:.1f} | {row.native / row.seconds:.0%} | "
+        f"{row.stall:.2f} | {needed} | {rate} | {bound or '-'} | {format_bytes(row.peak)} of {format_bytes(row.plan)} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512, 2048, 8192])
+    parser.add_argument("--share", type=float, default=0.3, help="of the model's bytes, for the streaming rows")
+    parser.add_argument("--budget", action="store_true", help="set the engine's budget only, no control group")
+    parser.add_argument("--only", choices=["resident", "streaming"])
+    parser.add_argument("--chunk", type=int, help="instead of the plan's")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--disk", type=float, default=2.4, help="GB/s that this disk gives at best (flashmoe doctor)")
+    options = parser.parse_args()
+    size = sum(path.stat().st_size for path in options.directory.rglob("*.safetensors"))
+    limit = int(options.share * size)
+    print("| | tokens | chunk | tokens/s | native | waiting s | bytes / needed | read at | of the bound | memory |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for tokens in options.tokens:
+        settings = Settings(threads=options.threads, context=tokens + 64, chunk_tokens=options.chunk)
+        resident = None
+        if options.only != "streaming":
+            (resident,) = rows(options.directory, tokens, settings, None)
+            print(line("resident", resident, resident, options.disk * 1e9), flush=True)
+        if options.only != "resident":
+            # A process takes some 60 MB before it loads anything, and the kernel wants a little.
+            streaming = replace(settings, memory=limit if options.budget else None)
+            found = rows(options.directory, tokens, streaming, None if options.budget else limit)
+            for name, row in zip(("cold", "warm"), found, strict=True):
+                print(line(f"{options.share:.0%} {name}", row, resident, options.disk * 1e9), flush=True)
+
+
+if __name__ == "__main__":
+    main()
