@@ -156,8 +156,8 @@ class LeastFrequentRecentlyUsed(LeastFrequentlyUsed):
     """LeastFrequentlyUsed with a bonus for the last use, worth `bonus` uses and ageing like them.
 
     Among keys used alike often the one used last longest ago goes first; the bonus says how much more often a key has
-    to be used to outweigh its age. Constants: the best compromise over a trained model's trace and generated ones, at 10,
-    25 and 50 % cached (docs/caching.md).
+    to be used to outweigh its age. Constants: the best compromise over a trained model's trace and generated ones
+    (docs/caching.md).
     """
 
     HALF_LIFE = 2.0
