@@ -39,9 +39,9 @@ class ExpertSource(Protocol):
         uses: how many tokens want each, else one; what is wanted most is worth keeping.
         """
 
-    def prefetch(self, layer: int, experts: Indices) -> list[int]:
+    def prefetch(self, layer: int, experts: Indices) -> None:
         """Expect these experts: keep those in memory, and read as many of the others as there is room for, in this
-        order, while nothing that was fetched waits for the disk. Returns those it set out to read."""
+        order, while nothing that was fetched waits for the disk."""
 
     def withdraw(self, layer: int, keep: Indices | None = None) -> None:
         """Expect none of the layer's experts any more but those to keep."""
