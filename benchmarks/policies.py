@@ -26,7 +26,7 @@ from synthetic_routing import synthetic_trace
 
 FIRST = 32
 HALF_LIVES = (0.5, 2, 8)
-LFRU = ((1, 32), (2, 32), (2, 64), (4, 64))
+LFRU = ((2, 4), (2, 16), (2, 32), (2, 64), (4, 16))
 Make = Callable[[int, int, int], Policy]
 
 
@@ -76,7 +76,7 @@ def rows(trace: RoutingTrace, share: float) -> dict[str, Rates]:
     makers |= {f"lfru {n} {b}": partial(LeastFrequentRecentlyUsed, half_life=n, bonus=b) for n, b in LFRU}
     found = {name: rates(trace, wanted, slots, make(slots, layers, trace.experts)) for name, make in makers.items()}
     plain = LeastFrequentRecentlyUsed(slots, layers, trace.experts)
-    found["lfru 2 64 without uses"] = rates(trace, without_uses(wanted), slots, plain)
+    found["lfru 2 16 without uses"] = rates(trace, without_uses(wanted), slots, plain)
     future = Belady(slots, [key for fetch in wanted for key in fetch.keys])
     found["belady"] = rates(trace, wanted, slots, future)
     return found

@@ -104,6 +104,10 @@ void bind_buffer(nb::module_& m) {
                                                                          nb::find(&self));
             },
             nb::rv_policy::reference)
+        .def(
+            "release",
+            [](PyBuffer& self, std::size_t position, std::size_t bytes) { self.native->release(position, bytes); },
+            nb::arg("position"), nb::arg("nbytes"))
         .def("lock", [](PyBuffer& self) { return self.native->lock(); }, nb::call_guard<nb::gil_scoped_release>());
 }
 
@@ -136,10 +140,15 @@ void bind_reader(nb::module_& m) {
             "wait_any",
             [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
             nb::arg("tickets"), unlocked())
+        .def(
+            "await_any",
+            [](PyReader& self, const std::vector<Ticket>& tickets) { self.native.await_any(tickets); },
+            nb::arg("tickets"), unlocked())
         .def("ended", [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.ended(tickets); },
              nb::arg("tickets"))
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))
         .def("promote", [](PyReader& self, Ticket ticket) { self.native.promote(ticket); }, nb::arg("ticket"))
+        .def("drain", [](PyReader& self) { self.native.drain(); }, unlocked())
         .def("close", [](PyReader& self) { self.native.close(); }, unlocked())
         .def("direct", [](const PyReader& self, int file) { return self.native.direct(file); }, nb::arg("file"))
         .def("keep_log", [](PyReader& self, std::size_t capacity) { self.native.keep_log(capacity); },

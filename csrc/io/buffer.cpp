@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <new>
+#include <stdexcept>
 
 namespace flashmoe {
 namespace {
@@ -29,6 +30,14 @@ Buffer::Buffer(std::size_t bytes, bool huge) : size_(bytes) {
 }
 
 Buffer::~Buffer() { munmap(mapping_, mapped_); }
+
+void Buffer::release(std::size_t position, std::size_t bytes) {
+    if (position > size_ || bytes > size_ - position) throw std::invalid_argument("the range is not in the buffer");
+    const std::size_t begin = round_up(position, kPage), end = (position + bytes) / kPage * kPage;
+    if (begin >= end) return;
+    munlock(data_ + begin, end - begin);  // locked pages would be refused
+    madvise(data_ + begin, end - begin, MADV_DONTNEED);
+}
 
 bool Buffer::lock() { return mlock(data_, size_) == 0; }
 

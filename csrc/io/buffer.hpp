@@ -26,6 +26,10 @@ public:
     // Pins the pages in memory (and so touches them all); false where the limits of the process forbid it.
     bool lock();
 
+    // Gives back the memory of the pages that lie wholly in [position, position + bytes), which nobody may be reading
+    // into: they are zeroed, no longer locked, and take memory again when touched. Throws std::invalid_argument.
+    void release(std::size_t position, std::size_t bytes);
+
 private:
     void* mapping_;
     std::size_t mapped_;

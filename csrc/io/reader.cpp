@@ -53,13 +53,11 @@ Ticket Reader::submit(int file, std::size_t bytes, std::span<const Place> places
     const auto& source = files_[static_cast<std::size_t>(file)];
     const Ticket first = last_ticket_ + 1;
     for (const Place& place : places) {
-        requests_.emplace(++last_ticket_, Request{file, source, place.offset, bytes, buffer, place.position});
+        requests_.emplace(++last_ticket_, Request{file, source, place.offset, bytes, buffer, place.position, priority});
         queues_[static_cast<int>(priority)].push_back(last_ticket_);
     }
-    // A running thread looks at the queue before it sleeps.
-    const std::size_t sleeping = std::min(places.size(), threads_.size() - static_cast<std::size_t>(running_));
     lock.unlock();  // a thread that wakes would wait for it
-    for (std::size_t i = 0; i < sleeping; ++i) queued_.notify_one();
+    queued_.notify_one();  // and wakes the next itself: each wake costs its caller 5 us
     return first;
 }
 
@@ -77,6 +75,12 @@ std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
     finished_.wait(lock, [&] { return !(done = done_of(tickets)).empty(); });
     spend_all(done);
     return done;
+}
+
+void Reader::await_any(std::span<const Ticket> tickets) {
+    if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
+    std::unique_lock lock(mutex_);
+    finished_.wait(lock, [&] { return !done_of(tickets).empty(); });
 }
 
 std::vector<Ticket> Reader::ended(std::span<const Ticket> tickets) {
@@ -97,8 +101,27 @@ bool Reader::cancel(Ticket ticket) {
 
 void Reader::promote(Ticket ticket) {
     const std::lock_guard lock(mutex_);
-    if (find(ticket).stage == Stage::queued && unqueue(ticket, Priority::prefetch))
-        queues_[static_cast<int>(Priority::demand)].push_back(ticket);
+    Request& request = find(ticket);
+    if (request.stage == Stage::done || request.priority == Priority::demand) return;
+    request.priority = Priority::demand;
+    if (request.stage == Stage::running) {
+        ++demands_;
+        return;
+    }
+    unqueue(ticket, Priority::prefetch);
+    queues_[static_cast<int>(Priority::demand)].push_back(ticket);
+    queued_.notify_one();  // the threads may have slept beside a queue of prefetches
+}
+
+void Reader::drain() {
+    std::unique_lock lock(mutex_);
+    for (auto& queue : queues_) {
+        for (const Ticket ticket : queue) requests_.erase(ticket);
+        queue.clear();
+    }
+    finished_.wait(lock, [&] { return running_ == 0; });
+    requests_.clear();
+    finished_.notify_all();
 }
 
 void Reader::close() {
@@ -144,6 +167,10 @@ ReadLog Reader::log() const {
     return log_;
 }
 
+bool Reader::may_start() const {
+    return !queues_[0].empty() || (!queues_[1].empty() && demands_ == 0);
+}
+
 bool Reader::unqueue(Ticket ticket, Priority priority) {
     return std::erase(queues_[static_cast<int>(priority)], ticket) > 0;
 }
@@ -151,7 +178,7 @@ bool Reader::unqueue(Ticket ticket, Priority priority) {
 void Reader::work(int thread) {
     std::unique_lock lock(mutex_);
     while (true) {
-        queued_.wait(lock, [&] { return closing_ || !queues_[0].empty() || !queues_[1].empty(); });
+        queued_.wait(lock, [&] { return closing_ || may_start(); });
         if (closing_) return;
         const bool prefetch = queues_[0].empty();
         auto& queue = queues_[prefetch ? 1 : 0];
@@ -159,9 +186,12 @@ void Reader::work(int thread) {
         Request& request = requests_.at(queue.front());
         queue.pop_front();
         request.stage = Stage::running;
+        demands_ += !prefetch;
         const auto begin = Clock::now();
         if (running_++ == 0) busy_since_ = begin;
+        const bool more = may_start();
         lock.unlock();
+        if (more) queued_.notify_one();
         const ReadOutcome outcome =
             request.file->read(call_, request.buffer->data() + request.position, request.bytes, request.offset);
         lock.lock();
@@ -177,6 +207,7 @@ void Reader::finish(Request& request, const ReadOutcome& outcome) {
     request.stage = Stage::done;
     request.buffer.reset();
     request.file.reset();
+    if (request.priority == Priority::demand && --demands_ == 0 && !queues_[1].empty()) queued_.notify_one();
     if (--running_ == 0) counters_.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
     if (outcome.error == 0) {
         ++counters_.reads;

@@ -1,5 +1,5 @@
-// Reads of whole records by a pool of threads: demand before prefetch, first come first served within each. What
-// turns out to be wanted is promoted from the one to the other.
+// Reads of whole records by a pool of threads, first come first served. A prefetch starts when no demand is queued or
+// running, so that it takes no bandwidth from one; what turns out to be wanted is promoted to a demand.
 // Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads.
 #pragma once
 
@@ -72,6 +72,9 @@ public:
     // throws its ReadError and spends that ticket alone.
     std::vector<Ticket> wait_any(std::span<const Ticket> tickets);
 
+    // Waits until at least one has ended and spends none: whoever is interrupted here has lost nothing.
+    void await_any(std::span<const Ticket> tickets);
+
     // wait_any without waiting: perhaps none has ended.
     std::vector<Ticket> ended(std::span<const Ticket> tickets);
 
@@ -79,9 +82,11 @@ public:
     // for.
     bool cancel(Ticket ticket);
 
-    // Makes a prefetch that has not started a demand, behind those that are queued; nothing where it has started or is
-    // one already.
+    // Makes a prefetch that has not ended a demand, behind those that are queued if it has not started.
     void promote(Ticket ticket);
+
+    // Withdraws what has not started, waits for the rest, and spends every ticket.
+    void drain();
 
     // What the destructor does. Those who wait for a withdrawn read get ReadError with ECANCELED.
     void close();
@@ -104,11 +109,13 @@ private:
         std::size_t bytes;
         std::shared_ptr<Buffer> buffer;
         std::size_t position;
+        Priority priority;
         Stage stage = Stage::queued;
         ReadOutcome outcome{0, 0};
     };
     using Clock = std::chrono::steady_clock;
 
+    bool may_start() const;
     bool unqueue(Ticket ticket, Priority priority);
     void work(int thread);
     void finish(Request& request, const ReadOutcome& outcome);
@@ -126,6 +133,7 @@ private:
     std::deque<Ticket> queues_[2];
     Ticket last_ticket_ = 0;
     int running_ = 0;
+    int demands_ = 0;  // of those running
     Clock::time_point busy_since_;
     ReaderCounters counters_;
     ReadLog log_;

@@ -47,6 +47,22 @@ TEST(reader_takes_several_reads_at_once_and_numbers_them_in_order) {
     CHECK_EQUAL(reader.submit(id, kRecord, {}, buffer, Priority::demand), first + static_cast<Ticket>(kRecords));
 }
 
+TEST(reader_awaits_without_spending) {
+    const TemporaryFile file;
+    Reader reader(3);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const std::vector<Ticket> tickets{submit(reader, id, 3, buffer, 0), submit(reader, id, kRecords, buffer, 1)};
+    reader.await_any(tickets);
+    reader.await_any({&tickets[1], 1});  // its failure is for those who spend it
+    CHECK_THROWS(ReadError, reader.ended({&tickets[1], 1}));
+    reader.await_any({&tickets[0], 1});
+    CHECK(reader.ended({&tickets[0], 1}) == std::vector<Ticket>{tickets[0]});
+    CHECK(reader.ended({}).empty());
+    CHECK_THROWS(std::invalid_argument, reader.await_any({}));
+    CHECK_THROWS(std::invalid_argument, reader.await_any(tickets));
+}
+
 TEST(reader_wait_any_returns_what_has_ended) {
     const TemporaryFile file;
     Reader reader(3);

@@ -88,6 +88,61 @@ TEST(reader_serves_a_promoted_prefetch_behind_the_demand_before_it) {
     CHECK_THROWS(std::invalid_argument, reader.promote(tickets[0]));
 }
 
+TEST(reader_starts_no_prefetch_beside_a_demand) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(2, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets{submit(reader, id, 0, buffer, 0)};
+    wait_for_calls(1);
+    tickets.push_back(submit(reader, id, 7, buffer, 7, Priority::prefetch));
+    tickets.push_back(submit(reader, id, 8, buffer, 8, Priority::prefetch));
+    tickets.push_back(submit(reader, id, 1, buffer, 1));  // to the second thread, past the prefetches
+    wait_for_calls(2);
+    open_gate();
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    CHECK_EQUAL(order[1], static_cast<off_t>(kRecord));
+    CHECK_EQUAL(order.size(), 4u);
+}
+
+TEST(reader_starts_no_prefetch_beside_one_that_was_promoted) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(2, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets{submit(reader, id, 0, buffer, 0, Priority::prefetch)};
+    wait_for_calls(1);
+    reader.promote(tickets[0]);
+    tickets.push_back(submit(reader, id, 7, buffer, 7, Priority::prefetch));
+    tickets.push_back(submit(reader, id, 8, buffer, 8, Priority::prefetch));
+    reader.promote(tickets[2]);  // which the sleeping thread has to hear of
+    wait_for_calls(2);
+    open_gate();
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    const std::vector<off_t> wanted{0, 8 * kRecord, 7 * kRecord};
+    CHECK(order == wanted);
+}
+
+TEST(reader_is_as_new_after_it_was_drained) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const Ticket running = submit(reader, id, 0, buffer, 0);
+    wait_for_calls(1);
+    const Ticket queued = submit(reader, id, 1, buffer, 1);
+    std::thread drainer([&] { reader.drain(); });
+    open_gate();
+    drainer.join();
+    CHECK_THROWS(std::invalid_argument, reader.wait(running));
+    CHECK_THROWS(std::invalid_argument, reader.wait(queued));
+    reader.wait(submit(reader, id, 2, buffer, 2));
+    CHECK(holds_record(*buffer, 2, 2));
+}
+
 TEST(reader_withdraws_what_was_promoted) {
     const TemporaryFile file;
     shut_gate();

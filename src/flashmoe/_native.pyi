@@ -21,11 +21,16 @@ class Buffer:
     def array(self) -> NDArray[np.uint8]:
         """A writable view of all bytes, which keeps the memory alive."""
 
+    def release(self, position: int, nbytes: int) -> None:
+        """Give back the memory of the pages wholly inside: zeroed, unlocked, and taken again when touched. ValueError
+        for a range outside."""
+
     def lock(self) -> bool:
         """Pin the pages in memory; False where the limits of the process forbid it."""
 
 class Reader:
-    """A pool of threads that read parts of files into buffers: demand before prefetch, first come first served.
+    """A pool of threads that read parts of files into buffers, first come first served; a prefetch starts when no
+    demand is queued or running.
 
     Safe to use from several threads; nothing holds the GIL while it waits. A ticket can be waited for once. Misuse
     (an unknown file or ticket, a range outside the buffer, a closed reader) raises ValueError.
@@ -58,6 +63,9 @@ class Reader:
         """Wait until at least one has ended; all that have, now spent. Raises ReadError for one that failed, and
         spends that one alone."""
 
+    def await_any(self, tickets: Sequence[int]) -> None:
+        """Wait until at least one has ended, and spend none: an interrupt here loses nothing."""
+
     def ended(self, tickets: Sequence[int]) -> list[int]:
         """wait_any without waiting: perhaps none has ended."""
 
@@ -65,7 +73,10 @@ class Reader:
         """Withdraw a read that has not started and spend its ticket; False if it has started."""
 
     def promote(self, ticket: int) -> None:
-        """Make a prefetch that has not started a demand, behind those queued; nothing if it has started or is one."""
+        """Make a prefetch that has not ended a demand, behind those queued if it has not started."""
+
+    def drain(self) -> None:
+        """Withdraw what has not started, wait for the rest, and spend every ticket."""
 
     def close(self) -> None:
         """Withdraw what has not started (waiters get ECANCELED), wait for the rest, close the files."""

@@ -22,6 +22,7 @@ _UNITS = {
     "ti": 2**40,
 }
 BACKENDS = ("cpu", "reference")
+CACHES = ("arena", "os")
 
 
 def parse_bytes(text: str | int) -> int:
@@ -53,6 +54,12 @@ class Settings:
     context: tokens a sequence may grow to; None: 32768, or less where the model or the memory ends sooner.
     chunk_tokens: prompt tokens that go through a layer together; None: from the memory plan. Does not change answers.
     sequences: the most that run at a time, fewer where memory is short. Each has a state; answers do not change.
+    cache: who keeps experts in memory: `arena`, the engine itself, or `os`, which reads each from its file every time
+    and leaves it to the page cache. Does not change answers.
+    learn: whether the uses of experts are remembered beside the model, for the next run. Does not change answers.
+    foresight: reads what the next layer's router would choose for this layer's hidden state, while the disk is idle.
+    Does not change answers.
+    overlap: False waits for all experts of a layer before it computes with any; for measuring what overlap gains.
     """
 
     memory: int | None = None
@@ -62,8 +69,14 @@ class Settings:
     context: int | None = None
     chunk_tokens: int | None = None
     sequences: int = 1
+    cache: str = "arena"
+    learn: bool = True
+    foresight: bool = False
+    overlap: bool = True
 
     def __post_init__(self) -> None:
+        if self.cache not in CACHES:
+            raise FlashMoeError(f"There is no cache {self.cache!r}; choose one of {', '.join(CACHES)}.")
         if self.backend not in BACKENDS:
             raise FlashMoeError(f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}.")
         for name in ("memory", "threads", "experts_per_token", "context", "chunk_tokens", "sequences"):

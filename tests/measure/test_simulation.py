@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flashmoe.engine import loader
 from flashmoe.engine.generation import generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.routing_trace import RoutingRecorder
@@ -11,7 +12,6 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.evaluation.routing import counts, gini, reuse, share_of_top
 from flashmoe.measure.simulation import BELADY, fetches, replay, simulate
 from flashmoe.settings import Settings
-from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.policy import POLICIES
 from oracle import some_tokens
 from synthetic_routing import synthetic_trace
@@ -21,11 +21,10 @@ SMALL = {"layers": 4, "experts": 32, "top_k": 4, "sequences": 3, "prompt": 16, "
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_misses_are_those_of_an_engine_with_that_policy_and_so_many_slots(name, tiny_packed, monkeypatch):
-    defaults = {**ExpertStore.__init__.__kwdefaults__, "policy": POLICIES[name]}
-    monkeypatch.setattr(ExpertStore.__init__, "__kwdefaults__", defaults)
+    monkeypatch.setattr(loader, "LeastFrequentRecentlyUsed", POLICIES[name])
     packed = tiny_packed("many_experts")
     size = sum(path.stat().st_size for path in packed.rglob("*.safetensors"))
-    settings = Settings(backend="cpu", context=64, chunk_tokens=8, memory=size // 4)
+    settings = Settings(backend="cpu", context=64, chunk_tokens=8, memory=size // 4, learn=False)
     with load_engine(packed, settings) as engine:
         recorder = RoutingRecorder(engine.config)
         engine.observers.append(recorder)

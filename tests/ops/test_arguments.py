@@ -1,12 +1,15 @@
 """Arguments that do not fit are a ValueError with a sentence, before any memory is touched."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from op_cases import affine, expert_arena, expert_layout, normal
 
 from flashmoe import _native
 from flashmoe.ops.cpu import CpuOps
-from flashmoe.ops.weights import ExpertWork, RecordLayout, RecordPart
+from flashmoe.ops.reference import ReferenceOps
+from flashmoe.ops.weights import GROUP, AffineMatrix, ExpertWork, RecordLayout, RecordPart
 
 OPS = CpuOps(1)
 RNG = np.random.default_rng(0)
@@ -98,3 +101,17 @@ def test_states_and_instruction_sets() -> None:
         CpuOps(1, "abacus")
     with pytest.raises(ValueError, match="threads must be between"):
         CpuOps(0)
+
+
+def test_the_reference_says_what_a_product_takes_besides_its_matrix():
+    rows, columns = 512, 2048
+    for bits in (2, 4, 8):
+        codes = np.zeros((rows, columns * bits // 32), np.uint32)
+        scales = np.zeros((rows, columns // GROUP), np.uint16)
+        matrix = AffineMatrix(codes, scales, scales)
+        x = np.zeros((1, columns), np.float32)
+        tracemalloc.start()
+        ReferenceOps().linears(x, [matrix])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert 0.9 < peak / ReferenceOps().product_bytes(rows, columns) <= 1

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flashmoe.streaming.experts import ExpertStore, Lease
+from flashmoe.streaming.experts import ExpertStore
+from flashmoe.streaming.lease import Lease
 from flashmoe.streaming.reader import ExpertFile
 
 PAGE = 4096

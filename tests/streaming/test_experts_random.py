@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from record_files import PAGE, ids, make_model, record, wait_for_all, write_layer
 
 from flashmoe.errors import CapacityError, FlashMoeError
-from flashmoe.streaming.experts import ExpertStore, Lease
+from flashmoe.streaming.experts import ExpertStore
+from flashmoe.streaming.lease import Lease
 from flashmoe.streaming.policy import POLICIES, LeastRecentlyUsed
 
 EXPERTS = (12, 12, 9)

@@ -10,7 +10,7 @@ from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.measure.bench import bench
 from flashmoe.measure.plot import plot_pipeline, require_matplotlib
-from flashmoe.settings import Settings, parse_bytes
+from flashmoe.settings import CACHES, Settings, parse_bytes
 
 PROMPTS = (
     "The keeper of the lighthouse had counted ships for thirty years. He wrote each one into a book: the hour, the "
@@ -30,6 +30,9 @@ PROMPTS = (
 @click.option("--memory", metavar="SIZE", help="For everything, like 4GiB [default: what the machine leaves]")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
+@click.option("--cache", type=click.Choice(CACHES), default="arena", show_default=True, help="Who keeps the experts.")
+@click.option("--no-overlap", is_flag=True, help="Read all experts of a layer before computing with any.")
+@click.option("--foresight", is_flag=True, help="Read ahead what the next layer's router would choose.")
 @click.option("--tokens", type=click.IntRange(3), default=256, show_default=True, help="To generate in each run.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Length of the prompts.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Each starts cold.")
@@ -41,6 +44,9 @@ def command(
     memory: str | None,
     threads: int | None,
     experts_per_token: int | None,
+    cache: str,
+    no_overlap: bool,
+    foresight: bool,
     tokens: int,
     prompt_tokens: int,
     repeats: int,
@@ -55,7 +61,13 @@ def command(
     if plot:
         require_matplotlib()
     settings = Settings(
-        memory=None if memory is None else parse_bytes(memory), threads=threads, experts_per_token=experts_per_token
+        memory=None if memory is None else parse_bytes(memory),
+        threads=threads,
+        experts_per_token=experts_per_token,
+        cache=cache,
+        overlap=not no_overlap,
+        foresight=foresight,
+        learn=False,  # lest a run depend on those before it
     )
     report = bench(
         directory,

@@ -13,10 +13,10 @@ from flashmoe.engine.routing_trace import RoutingRecorder
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.timeline import recorded
-from flashmoe.settings import BACKENDS, format_bytes
+from flashmoe.settings import BACKENDS, CACHES, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
 
-_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
+_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache")
 
 
 @click.command("run")
@@ -31,6 +31,13 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
 @click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
+@click.option(
+    "--cache",
+    type=click.Choice(CACHES),
+    default="arena",
+    show_default=True,
+    help="os leaves the experts to the page cache instead of memory of its own.",
+)
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--temperature", type=float, help="0 is greedy [this and the next: default as the checkpoint says]")

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flashmoe.engine.batch import Tokens, make_batch
+from flashmoe.engine.foresight import Foresight
+from flashmoe.engine.learned import LearnedUses
 from flashmoe.engine.state import SequenceState
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.models.architecture import ModelConfig
@@ -55,9 +57,12 @@ class Engine:
         limits: Limits,
         own_top_k: int,
         defaults: dict[str, Any],
+        learned: LearnedUses | None,
     ) -> None:
         self.ops, self.decoder, self.store = ops, decoder, store
         self.plan, self.limits, self.own_top_k, self.defaults = plan, limits, own_top_k, defaults
+        self.learned = learned
+        self.foresight: Foresight | None = None
         self.observers: list[RoutingObserver] = []
 
     @property
@@ -72,8 +77,10 @@ class Engine:
         experts = f"{chosen} experts per token"
         if chosen != self.own_top_k:
             experts += f" and not the model's {self.own_top_k}, which changes its answers"
-        reads = "direct" if self.store.direct else "buffered"
-        return f"{self.ops.device}; {self.plan}; {reads} reads; context {self.limits.context}; {experts}"
+        reads = f"{'direct' if self.store.direct else 'buffered'} reads"
+        if not self.store.keep:
+            reads += ", experts left to the page cache"
+        return f"{self.ops.device}; {self.plan}; {reads}; context {self.limits.context}; {experts}"
 
     def new_sequence(self) -> SequenceState:
         return SequenceState(self.decoder.new_states())
@@ -89,8 +96,9 @@ class Engine:
             self.check_context(state.length + len(tokens))
             if state.broken:
                 raise FlashMoeError("This sequence was broken off inside a forward; begin a new one with its tokens.")
+        source = self.store if self.foresight is None else self.foresight.around(self.store)
         try:
-            x = self.decoder.forward(make_batch(parts), self.store, self.observers, step)
+            x = self.decoder.forward(make_batch(parts), source, self.observers, step)
         except BaseException:
             for state, _ in parts:
                 state.broken = True
@@ -154,8 +162,10 @@ class Engine:
             yield tokens[begin : begin + self.limits.chunk]
 
     def close(self) -> None:
-        """Stop reading and close the files."""
+        """Stop reading, close the files, and remember which experts were used."""
         self.store.close()
+        if self.learned is not None:
+            self.learned.add(self.store.uses)
 
     def __enter__(self) -> Self:
         return self

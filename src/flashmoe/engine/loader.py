@@ -4,9 +4,13 @@ Invariant: nothing large is allocated before the plan holds. Knows files and siz
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flashmoe.engine.engine import Engine, Limits
+from flashmoe.engine.foresight import Foresight
+from flashmoe.engine.learned import LearnedUses
+from flashmoe.engine.shrinking import Shrinking
 from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token
 from flashmoe.engine.trunk import Trunk
 from flashmoe.errors import CapacityError, FlashMoeError, FormatError
@@ -21,6 +25,7 @@ from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
 from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.memory import MemoryPlan, physical_cores, plan
+from flashmoe.streaming.policy import LeastFrequentRecentlyUsed
 from flashmoe.streaming.reader import ExpertFile
 
 _LARGEST_CHUNK = 8192
@@ -50,18 +55,29 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     trunk = Trunk(manifest.trunk.path)
     weights = trunk.handles(ops, described)
     layouts = {id(layout): ops.layout(layout) for layout in manifest.layouts}
+    own_cache = settings.cache == "arena"
+    learned = LearnedUses(directory, config.layers, config.experts) if settings.learn else None
     store = ExpertStore(
         [
             ExpertFile(layer.path, layer.data_offset, layer.experts, manifest.layout(i).record_bytes)
             for i, layer in enumerate(manifest.layers)
         ],
         memory.slots,
+        direct=own_cache,
+        policy=partial(LeastFrequentRecentlyUsed, shares=learned.shares) if learned else LeastFrequentRecentlyUsed,
+        keep=own_cache,
+        overlap=settings.overlap,
     )
     by_layer = [layouts[id(manifest.layout(i))] for i in range(config.layers)]
     decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
     generation = directory / "generation_config.json"
     defaults = read_object(generation) if generation.exists() else {}
-    return Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults)
+    engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, learned)
+    if settings.foresight and own_cache:
+        engine.foresight = Foresight(ops, decoder.layers, config.eps, config.top_k)
+        engine.observers.append(engine.foresight)
+    engine.observers.append(Shrinking(store, least=min(2 * config.top_k, memory.slots)))
+    return engine
 
 
 def with_experts_per_token(config: ModelConfig, chosen: int | None) -> ModelConfig:
@@ -115,16 +131,18 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
         )
     slot_bytes = max(layout.record_bytes for layout in manifest.layouts)
     fixed, per_token = fixed_state_bytes(config), state_bytes_per_token(ops, config)
+    product = ops.product_bytes(config.vocab, config.hidden)  # the head is the largest matrix
 
     def attempt(budget: int | None, context: int, chunk: int, sequences: int) -> MemoryPlan:
         return plan(
             budget=budget,
             trunk=manifest.trunk.bytes,
             state=sequences * (fixed + context * per_token),
-            scratch=scratch_bytes(config, chunk, sequences),
+            scratch=scratch_bytes(config, chunk, sequences) + product,
             slot_bytes=slot_bytes,
             top_k=config.top_k,
             experts=config.experts * config.layers,
+            keep=settings.cache == "arena",
         )
 
     chunk = settings.chunk_tokens or 1

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.engine.engine import Engine
-from flashmoe.streaming.experts import ExpertStore, Lease
+from flashmoe.streaming.experts import ExpertStore
+from flashmoe.streaming.lease import Lease
 
 MIXER, ROUTER, FETCH, WAIT = "mixer", "router", "fetch", "wait"
 SHARED, EXPERTS, COMBINE, HEAD = "shared", "experts", "combine", "head"
@@ -66,7 +67,7 @@ class Clock:
 
 _NAMED = {"route": ROUTER, "experts": EXPERTS, "combine": COMBINE}
 """Operations that say themselves what they are for; others belong to where the forward is."""
-_FREE = ("empty", "vector", "concatenate", "kv_cache", "delta_state", "kv_bytes")
+_FREE = ("empty", "vector", "concatenate", "kv_cache", "delta_state", "kv_bytes", "product_bytes")
 """Not computation: memory, or nothing at all."""
 
 

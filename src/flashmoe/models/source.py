@@ -39,9 +39,9 @@ class ExpertSource(Protocol):
         uses: how many tokens want each, else one; what is wanted most is worth keeping.
         """
 
-    def prefetch(self, layer: int, experts: Indices) -> None:
+    def prefetch(self, layer: int, experts: Indices) -> list[int]:
         """Expect these experts: keep those in memory, and read as many of the others as there is room for, in this
-        order, while nothing that was fetched waits for the disk."""
+        order, while nothing that was fetched waits for the disk. Returns those it set out to read."""
 
     def withdraw(self, layer: int, keep: Indices | None = None) -> None:
         """Expect none of the layer's experts any more but those to keep."""

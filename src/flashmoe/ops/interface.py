@@ -96,6 +96,9 @@ class Ops(Protocol):
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         """Bytes that one token takes in such a cache, for the memory plan."""
 
+    def product_bytes(self, rows: int, columns: int) -> int:
+        """Bytes that a product holds besides such an affine matrix and its rows, for the memory plan."""
+
     def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> RecurrentState:
         """A GatedDeltaNet state of zeros."""
 

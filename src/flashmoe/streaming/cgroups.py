@@ -52,6 +52,12 @@ def cpus(proc: Path = PROC) -> float | None:
     return min(quotas, default=None)
 
 
+def pressure_files(proc: Path = PROC) -> list[Path]:
+    """Where those of this process's groups that have a limit say how long they waited for memory; version 2 does."""
+    limited = (g for g in _groups(proc, "memory") if g.version == 2 and _memory_left(g) is not None)
+    return [group.directory / "memory.pressure" for group in limited]
+
+
 def _memory_left(group: _Group) -> int | None:
     if group.version == 2:
         limits, usage, prefix = ["memory.max", "memory.high"], "memory.current", ""

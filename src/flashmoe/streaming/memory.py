@@ -78,11 +78,20 @@ class MemoryPlan:
 
 
 def plan(
-    *, budget: int | None, trunk: int, state: int, scratch: int, slot_bytes: int, top_k: int, experts: int
+    *,
+    budget: int | None,
+    trunk: int,
+    state: int,
+    scratch: int,
+    slot_bytes: int,
+    top_k: int,
+    experts: int,
+    keep: bool = True,
 ) -> MemoryPlan:
     """Give the arena what the rest leaves of the budget, but no more than all experts.
 
-    budget: bytes; None: nine tenths of what is available. Raises CapacityError, with both figures, if it does not hold
+    budget: bytes; None: nine tenths of what is available. keep: False if experts are left to the page cache, and the
+    arena holds two layers' experts of one token alone. Raises CapacityError, with both figures, if it does not hold
     the rest and the experts of one token in two layers: the one that computes and the one that is read.
     """
     if budget is None:
@@ -96,5 +105,5 @@ def plan(
             f"{format_bytes(trunk)}, state {format_bytes(state)}, scratch {format_bytes(scratch)}, and {fewest} "
             f"experts of {format_bytes(slot_bytes)}. Give it more with --memory, or shorten --context."
         )
-    slots = min((budget - fixed) // slot_bytes, experts)
+    slots = min((budget - fixed) // slot_bytes, experts) if keep else fewest
     return MemoryPlan(budget, trunk, state, scratch, slots, slot_bytes, experts)

@@ -4,6 +4,7 @@ A key is an expert of a layer, as layer * experts + expert. A policy changes how
 gives up a slot in use. Knows slots, keys and their uses; not how long a read takes, nor what is in a record.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -69,6 +70,9 @@ class LeastFrequentlyUsed:
     et al., IEEE Transactions on Computers 50, 2001), with memory of the keys that were given up. Instead of ageing all
     scores, a use weighs more than those before it. Time passes between the passes of tokens through the layers, so
     that no layer of a prompt looks younger than another.
+
+    shares: float64 [layers, experts], the part of its layer's uses that each key had in earlier runs: scores begin as
+    if it had gone on like that forever.
     """
 
     HALF_LIFE = 8.0
@@ -76,11 +80,20 @@ class LeastFrequentlyUsed:
     _MOST_DOUBLINGS = 64.0
     """In one pass: what is so much older does not count any more."""
 
-    def __init__(self, slots: int, layers: int, experts: int, half_life: float = HALF_LIFE) -> None:
+    def __init__(
+        self,
+        slots: int,
+        layers: int,
+        experts: int,
+        half_life: float = HALF_LIFE,
+        shares: NDArray[np.float64] | None = None,
+    ) -> None:
         self._ranking = SlotRanking(slots)
-        self._scores = [0.0] * (
-            layers * experts
-        )  # of keys that no slot holds; the others' are the ranks of their slots
+        # Of keys that no slot holds; the others' are the ranks of their slots.
+        if shares is None:
+            self._scores = [0.0] * (layers * experts)
+        else:
+            self._scores = (shares * (half_life * experts / math.log(2))).reshape(-1).tolist()
         self._keys = [-1] * slots
         self._experts = experts
         self._uses_to_double = half_life * experts * layers
@@ -143,16 +156,23 @@ class LeastFrequentRecentlyUsed(LeastFrequentlyUsed):
     """LeastFrequentlyUsed with a bonus for the last use, worth `bonus` uses and ageing like them.
 
     Among keys used alike often the one used last longest ago goes first; the bonus says how much more often a key has
-    to be used to outweigh its age. Constants: the best compromise over 10, 25 and 50 % cached (docs/caching.md).
+    to be used to outweigh its age. Constants: the best compromise over a trained model's trace and generated ones
+    (docs/caching.md).
     """
 
     HALF_LIFE = 2.0
-    BONUS = 64.0
+    BONUS = 16.0
 
     def __init__(
-        self, slots: int, layers: int, experts: int, half_life: float = HALF_LIFE, bonus: float = BONUS
+        self,
+        slots: int,
+        layers: int,
+        experts: int,
+        half_life: float = HALF_LIFE,
+        bonus: float = BONUS,
+        shares: NDArray[np.float64] | None = None,
     ) -> None:
-        super().__init__(slots, layers, experts, half_life)
+        super().__init__(slots, layers, experts, half_life, shares)
         self._bonus = bonus
         self._last_weights = [0.0] * (layers * experts)  # by key, when it was last used
 

@@ -87,6 +87,10 @@ class RecordReader:
         """Wait until at least one of them has ended; those that have, marked done, one that failed with its error."""
         return self._take(reads, self._native.wait_any)
 
+    def await_any(self, reads: Iterable[Read]) -> None:
+        """Wait until at least one of them has ended, and take no notice: an interrupt here loses nothing."""
+        self._native.await_any([read.ticket for read in reads])
+
     def ended(self, reads: Iterable[Read]) -> list[Read]:
         """`wait_any` without waiting: perhaps none has ended."""
         return self._take(reads, self._native.ended)
@@ -108,8 +112,12 @@ class RecordReader:
         return self._native.cancel(read.ticket)
 
     def promote(self, read: Read) -> None:
-        """Serve a prefetch that has not started as a demand, behind those submitted; nothing if it is under way."""
+        """Make a prefetch a demand, behind those submitted if it has not started."""
         self._native.promote(read.ticket)
+
+    def drain(self) -> None:
+        """Withdraw what has not started, wait for the rest, and forget all of it."""
+        self._native.drain()
 
     def keep_log(self, capacity: int) -> None:
         """Keep the last `capacity` reads that end from now on; 0: none."""

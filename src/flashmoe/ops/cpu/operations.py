@@ -52,6 +52,9 @@ class CpuOps:
         padded = -(-head_dim // 16) * 16
         return 2 * kv_heads * (head_dim + padded)
 
+    def product_bytes(self, rows: int, columns: int) -> int:  # noqa: ARG002
+        return 0
+
     def delta_state(
         self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int
     ) -> _native.DeltaState:

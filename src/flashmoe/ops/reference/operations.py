@@ -71,6 +71,9 @@ class ReferenceOps:
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         return 2 * 4 * kv_heads * head_dim
 
+    def product_bytes(self, rows: int, columns: int) -> int:
+        return 17 * rows * columns  # dequantised whole, through four copies of four bytes a weight
+
     def delta_state(self, channels: int, kernel: int, value_heads: int, key_dim: int, value_dim: int) -> DeltaState:
         return DeltaState(
             np.zeros((kernel - 1, channels), np.float32), np.zeros((value_heads, key_dim, value_dim), np.float32)

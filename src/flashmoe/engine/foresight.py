@@ -1,0 +1,96 @@
+"""Which experts the next layer will want: its own router on this layer's hidden state, read while the disk is idle.
+
+Invariant: a guess changes when an expert is read, never an answer. Guesses are for single tokens: a chunk of a prompt
+wants most experts anyway. Knows routers and what became of guesses, not slots.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.models.batch import Batch
+from flashmoe.models.decoder import Layer
+from flashmoe.models.source import Indices, Lease
+from flashmoe.ops.interface import Array, Ops
+from flashmoe.streaming.experts import ExpertStore
+
+_LEAST_PRECISION = 0.6
+"""Ranks of the next router are read as long as this part of those read before proved right."""
+_MEMORY = 1 / 64
+"""Weight of one guess in the running precision of its rank."""
+
+
+class Foresight:
+    """An observer (models.observer) and a source of experts (models.source.ExpertSource) around a store.
+
+    The guess is made after the fetch of a layer: its router computes while misses are being read, and reads of guesses
+    queue behind them. precision: float64 [top_k], of the guesses that had to be read, by rank.
+    """
+
+    def __init__(self, ops: Ops, layers: Sequence[Layer], eps: float, top_k: int) -> None:
+        self._ops, self._layers, self._eps = ops, layers, eps
+        self._store: ExpertStore
+        self._alone = False
+        self._x: Array | None = None
+        self._guess: list[int] = []
+        self._guessed_layer = -1
+        self._reading: set[int] = set()
+        self.precision = np.ones(top_k)
+        self.ranks = np.zeros((2, top_k), dtype=np.int64)  # guesses by rank: right, and all
+
+    def around(self, store: ExpertStore) -> "Foresight":
+        """This, as the source of experts of a forward."""
+        self._store = store
+        return self
+
+    @property
+    def max_lease(self) -> int:
+        return self._store.max_lease
+
+    def begin(self, batch: Batch) -> None:
+        self._alone = len(batch.tokens) == 1
+        self._x = None
+        if self._reading:  # of a forward that was broken off
+            self._store.withdraw(self._guessed_layer)
+            self._reading = set()
+        self._guessed_layer = -1
+
+    def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
+        if not self._alone:
+            return
+        if self._guessed_layer == layer:
+            self._learn(ids)
+        self._x = x
+
+    def fetch(self, layer: int, experts: Indices, uses: Indices | None = None) -> Lease:
+        lease = self._store.fetch(layer, experts, uses)
+        if self._x is not None and layer + 1 < len(self._layers):
+            self._look_ahead(layer + 1, self._x)
+            self._x = None
+        return lease
+
+    def prefetch(self, layer: int, experts: Indices) -> list[int]:
+        return self._store.prefetch(layer, experts)
+
+    def withdraw(self, layer: int, keep: Indices | None = None) -> None:
+        self._store.withdraw(layer, keep)
+
+    def _look_ahead(self, layer: int, x: Array) -> None:
+        following = self._layers[layer]
+        ids, _ = following.moe.route(self._ops.rms_norm(x, following.moe_norm, self._eps))
+        self._guess, self._guessed_layer = ids[0].tolist(), layer
+        wanted = ids[0][self.precision >= _LEAST_PRECISION]
+        self._reading = set(self._store.prefetch(layer, wanted)) if len(wanted) else set()
+
+    def _learn(self, ids: NDArray[np.int32]) -> None:
+        true = ids[0].tolist()
+        for rank, expert in enumerate(self._guess):
+            right = expert in true
+            self.ranks[0, rank] += right
+            self.ranks[1, rank] += 1
+            if expert in self._reading:
+                self.precision[rank] += _MEMORY * (right - self.precision[rank])
+        if self._reading:
+            self._store.withdraw(self._guessed_layer, keep=ids[0])
+            self._reading = set()

@@ -1,0 +1,74 @@
+"""The cliff: memory so short that the system takes pages back while it computes. Seen from its own counters.
+
+Invariant: a machine that tells nothing is never under pressure. Knows seconds and faults, not what to do about them.
+"""
+
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from flashmoe.streaming import cgroups
+from flashmoe.streaming.memory import available_memory
+
+_SHORT = 256 << 20
+"""Bytes: with so little left, reclaim is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """So far: seconds in which some task waited for memory, and this process's page faults that needed the disk. What
+    is counted may change from look to look, so that only a rise between two of the same kind means something."""
+
+    stalled: float
+    faults: int
+
+
+def strain(proc: Path = cgroups.PROC) -> Strain:
+    """As this process's control groups count it, and the machine while it is short of memory itself: other groups that
+    reach their limits are in the machine's count too."""
+    files = cgroups.pressure_files(proc)
+    if available_memory(proc) < _SHORT:
+        files.append(proc / "pressure/memory")
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+    return Strain(max(map(_stalled, files), default=0.0), faults)
+
+
+def _stalled(path: Path) -> float:
+    """The line `some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROSECONDS`."""
+    try:
+        words = path.read_text().split()
+        return int(words[words.index("some") + 4].removeprefix("total=")) / 1e6
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+class CliffWatch:
+    """Tells when there has been too little memory for a while, from what `read` counts; look as often as you like."""
+
+    INTERVAL = 2.0
+    STALLED = 0.1
+    """Share of an interval in which tasks waited for memory. At rest and while reading through the page cache without a
+    limit it is 0."""
+    FAULTS = 200.0
+    """A second: each costs a read of a page, so this is some percent of the time of a disk."""
+
+    def __init__(self, read: Callable[[], Strain] = strain, clock: Callable[[], float] = monotonic) -> None:
+        self._read, self._clock = read, clock
+        self._since, self._last = clock(), read()
+        self._strained = False
+
+    def over(self) -> bool:
+        """True once for every two intervals in a row that were over a limit: one alone may be another's doing."""
+        now = self._clock()
+        if (length := now - self._since) < self.INTERVAL:
+            return False
+        strain = self._read()
+        stalled, faults = strain.stalled - self._last.stalled, strain.faults - self._last.faults
+        self._since, self._last = now, strain
+        strained = stalled > self.STALLED * length or faults > self.FAULTS * length
+        again, self._strained = self._strained and strained, strained
+        if again:
+            self._strained = False
+        return again

@@ -1,0 +1,67 @@
+"""What the system's counters say about memory, and when that is called a cliff."""
+
+from pathlib import Path
+
+import pytest
+
+from flashmoe.streaming import pressure
+from flashmoe.streaming.pressure import CliffWatch, Strain, strain
+
+LINE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """A machine with pressure figures, and this process in a group of version 2 with a limit."""
+    for name in ("proc/self", "proc/pressure", "cgroup/run"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "proc/pressure/memory").write_text(LINE.format(7_000_000))
+    (tmp_path / "proc/self/cgroup").write_text("0::/run\n")
+    (tmp_path / "proc/self/mountinfo").write_text(f"1 1 0:1 / {tmp_path}/cgroup rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "cgroup/run/memory.max").write_text("1000000000\n")
+    (tmp_path / "cgroup/run/memory.pressure").write_text(LINE.format(2_500_000))
+    return tmp_path / "proc"
+
+
+def test_a_group_with_a_limit_counts_its_own_waiting(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pressure, "available_memory", lambda _: 10 << 30)
+    assert strain(proc).stalled == 2.5
+    (proc.parent / "cgroup/run/memory.max").write_text("max\n")
+    assert strain(proc).stalled == 0.0
+
+
+def test_the_machine_counts_while_it_is_short_of_memory(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pressure, "available_memory", lambda _: 100 << 20)
+    assert strain(proc).stalled == 7.0
+
+
+@pytest.mark.parametrize("text", ["", "some", "full total=1", "some a b c total=x", "some avg10=0 avg60=0 avg300=0"])
+def test_a_machine_that_tells_nothing_is_calm(proc: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pressure, "available_memory", lambda _: 0)
+    for path in (proc / "pressure/memory", proc.parent / "cgroup/run/memory.pressure"):
+        path.write_text(text)
+    assert strain(proc).stalled == 0.0
+    assert strain(proc / "nowhere").stalled == 0.0
+
+
+def test_faults_of_this_process_only_grow() -> None:
+    assert 0 <= strain().faults <= strain().faults
+
+
+def test_the_watch_wants_two_strained_intervals_in_a_row() -> None:
+    now, seen = 0.0, Strain(0.0, 0)
+    watch = CliffWatch(lambda: seen, lambda: now)
+
+    def after(seconds: float, stalled: float) -> bool:
+        nonlocal now, seen
+        now += seconds
+        seen = Strain(seen.stalled + stalled, seen.faults)
+        return watch.over()
+
+    assert not after(2.0, 1.0)
+    assert not after(2.0, 0.0)
+    assert not after(2.0, 1.0)
+    assert not after(0.5, 0.0)  # too early to tell
+    assert after(2.0, 1.0)
+    assert not after(2.0, 1.0)  # starts anew
+    assert after(2.0, 1.0)
