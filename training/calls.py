@@ -18,6 +18,10 @@ Call = dict[str, Json]
 NO_TOOL = texts.phrases("no tool")
 MISSING = "Which {w} should I use?"
 SYSTEMS = texts.phrases("tool systems")
+MORE = texts.phrases("tool systems more")
+LINKS = texts.phrases("several links")
+INTROS = texts.phrases("several intros")
+ERRORS = texts.phrases("errors")
 
 
 def single(s: Source, thinking: bool) -> Case:
@@ -37,10 +41,10 @@ def answer(s: Source, thinking: bool) -> Case:
 
 
 def _conversation(s: Source, family: str, thinking: bool) -> Case:
-    tools = _draw(s, s.pick((1, 1, 2, 2, 3, 3, 4, 5)))
+    tools = _draw(s, s.pick((1, 1, 2, 2, 3, 3)))
     messages: list[Message] = []
     if s.chance(0.3):
-        messages.append(system(s.template("system", SYSTEMS)))
+        messages.append(system(s.frame("system", SYSTEMS, MORE).replace(" .", ".")))
     # Training conversations are longer: more answers to learn from for the price of one list of tools.
     for _ in range(s.pick((0, 1, 1, 2, 2, 3) if s.split == "train" else (0, 0, 0, 1, 1, 2))):
         turns, _ = _exchange(
@@ -60,9 +64,7 @@ def _conversation(s: Source, family: str, thinking: bool) -> Case:
 
 
 def _draw(s: Source, count: int) -> list[AnyTool]:
-    everyday = [tool for tool in EVERYDAY[s.split] if s.chance(0.05)][:count]
-    if s.split == "train":
-        everyday = [tool.varied(s) for tool in everyday]
+    everyday = [tool.varied(s) for tool in EVERYDAY if s.chance(0.012)][:count] if s.split == "train" else []
     for tool in everyday:
         s.used.add(("tool", tool.name))
     tools: list[AnyTool] = [*draw_tools(s, max(1, count - len(everyday))), *everyday]
@@ -102,29 +104,28 @@ def _plan(calls: list[Call]) -> str:
 
 def _several(s: Source, tools: list[AnyTool]) -> tuple[list[Message], Json]:
     """Two or three requests in one message: of one tool or of different ones."""
-    count = s.pick((2, 2, 3))
+    count = s.pick((2, 2, 2, 2, 3))
     same = s.chance(0.4)
     chosen = s.pick(tools)
     requests = [_request(s, chosen if same else s.pick(tools)) for _ in range(count)]
     sentences = [text for text, _ in requests]
     calls = [call for _, call in requests]
-    form = s.template(
-        "several", ["sentences", "also", "then", "numbered", "lines", "next", "stars", "plus", "dashes", "and"]
-    )
-    if form == "sentences":
-        text = " ".join(one if one[-1] in ".?!" else one + "." for one in sentences)
-    elif form == "numbered":
-        text = "\n".join(f"{index}. {one}" for index, one in enumerate(sentences, 1))
-    elif form == "lines":
-        text = "\n".join(sentences)
-    elif form in ("dashes", "stars"):
-        text = "\n".join(f"{'-' if form == 'dashes' else '*'} {one}" for one in sentences)
-    else:
-        word = {"also": "Also: ", "then": "Then: ", "and": "And: ", "next": "Next: ", "plus": "Plus: "}[form]
-        text = sentences[0]
-        for one in sentences[1:]:
-            text += ("" if text[-1] in ".?!" else ".") + f" {word}{one}"
-    return [user(text), assistant("", _plan(calls), calls)], {"kind": "calls", "calls": calls}
+    return [user(_joined(s, sentences)), assistant("", _plan(calls), calls)], {"kind": "calls", "calls": calls}
+
+
+def _joined(s: Source, sentences: list[str]) -> str:
+    """A list, or sentences with a word between them."""
+    if s.chance(0.4):
+        # One line, so that the frame tells the marks apart; each item stands on a line of its own.
+        intro, mark = s.frame("list", INTROS, ("|",), ("#.", "#)", "-", "*", "+", "(#)", ">")).split("|")
+        items = [f"{mark.strip().replace('#', str(n))} {one}" for n, one in enumerate(sentences, 1)]
+        return "\n".join([intro.strip(), *items] if intro.strip() else items)
+    link = s.frame("link", LINKS, (":", ",", "", "-", "please", "please:"), ("/", "|"))
+    word, newline = link[:-1].strip().replace(" :", ":").replace(" ,", ","), link[-1] == "/"
+    text = sentences[0]
+    for one in sentences[1:]:
+        text += ("" if text[-1] in ".?!" else ".") + ("\n" if newline else " ") + f"{word} {one}"
+    return text
 
 
 def _without_call(s: Source, tools: list[AnyTool]) -> tuple[list[Message], Json]:
@@ -174,9 +175,7 @@ def _result(s: Source) -> tuple[Json, str, list[str]]:
     if form < 0.12:
         return {"status": "ok"}, "Done.", ["Done"]
     if form < 0.24:
-        reason = s.template(
-            "error", ["{a} not found", "no {a} available", "{a} is closed", "invalid {a}", "unknown {a}"]
-        )
+        reason = s.frame("error", ("", "the", "this", "your", "that", "our", "a"), ("{a}",), ERRORS)
         reason = reason.format(a=s.listed("noun") if s.chance(0.5) else s.made_up())
         return {"error": reason}, f"That did not work: {reason}.", [reason]
     keys: dict[str, Json] = {}
@@ -184,7 +183,7 @@ def _result(s: Source) -> tuple[Json, str, list[str]]:
     while len(keys) < wanted:
         key = (
             s.made_up()
-            if s.chance(0.4)
+            if s.chance(0.15)
             else s.pick(("name", "price", "status", "id", "city", "date", "total", "owner"))
         )
         draw = s.pick(

@@ -1,6 +1,6 @@
 """A few dozen everyday tools written by hand (everyday.txt), each with requests as people word them.
 
-Each tool belongs to one split. `{name}` in a request stands for the value of that parameter; a request gives exactly
+They occur in training alone. `{name}` in a request stands for the value of that parameter; a request gives exactly
 the parameters it names. Kinds are those of parameters.py; `enum:a,b` lists the options.
 """
 
@@ -46,18 +46,16 @@ class Everyday:
             (
                 self.name,
                 self.name,
+                self.name,
                 "_".join(parts[1:] + parts[:1]),
                 parts[0] + "".join(part.capitalize() for part in parts[1:]),
-                f"{s.made_up()}_{parts[-1]}",
-                s.made_up(),
-                f"{parts[0]}_{s.made_up()}",
                 f"{s.listed('adjective')}_{self.name}",
             )
         )
         renamed = {}
         for old, kind, _ in self.parameters:
             names = ("option", "choice") if kind.startswith("enum") else BY_NAME[kind].names
-            new = old if s.chance(0.4) else s.made_up() if s.chance(0.4) else s.pick(names)
+            new = old if s.chance(0.7) else s.pick(names)
             renamed[old] = new if new not in renamed.values() else old
         if len(set(renamed.values())) < len(renamed):
             renamed = {old: old for old in renamed}
@@ -84,10 +82,10 @@ def _value(s: Source, kind: str) -> Json:
     return BY_NAME[kind].draw(s)
 
 
-def _read(split: str) -> tuple[Everyday, ...]:
-    """A section of everyday.txt: a head line for each tool, its requests indented below."""
+def _read() -> tuple[Everyday, ...]:
+    """everyday.txt: a head line for each tool, its requests indented below."""
     tools: list[tuple[str, list[str]]] = []
-    for line in texts.sections("everyday.txt")[split]:
+    for line in texts.sections("everyday.txt")["tools"]:
         if line.startswith("  "):
             tools[-1][1].append(line.strip())
         else:
@@ -105,4 +103,4 @@ def _tool(head: str, requests: tuple[str, ...]) -> Everyday:
     return Everyday(name, description, tuple(parameters), requests)
 
 
-EVERYDAY = {split: _read(split) for split in ("train", "validation", "test")}
+EVERYDAY = _read()

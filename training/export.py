@@ -1,6 +1,4 @@
-"""Writes the model as an ordinary Hugging Face directory: bfloat16 shards of at most 15 MB, configuration, tokenizer,
-template.
-"""
+"""The model as a Hugging Face directory: bfloat16 shards of at most 15 MB, configuration, tokenizer, template."""
 
 import json
 import shutil
@@ -8,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training import tokenizer
 
@@ -30,6 +28,15 @@ def save(model: Any, tokenizer_directory: Path, directory: Path) -> None:
         if (tokenizer_directory / name).exists() and tokenizer_directory != directory:
             shutil.copy(tokenizer_directory / name, directory / name)
     _shards({name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, directory)
+
+
+def load(model: Any, directory: Path) -> None:
+    """The weights of a checkpoint of the same shape into the model."""
+    index = json.loads((directory / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    weights: dict[str, torch.Tensor] = {}
+    for file in sorted(set(index["weight_map"].values())):
+        weights.update(load_file(directory / file))
+    model.load_state_dict(weights)
 
 
 def _shards(tensors: dict[str, torch.Tensor], directory: Path) -> None:

@@ -164,13 +164,11 @@ OPENINGS = texts.phrases("fact openings")
 def _sentence(s: Source, key: str, name: str, value: str) -> str:
     """`name has the key value`, `the key of name is value` or `value is the key of name`."""
     form = s.rng.random()
-    if form < 0.4:
-        frame = s.frame(
-            "fact", OPENINGS, ("{n}",), HAS, DETERMINERS, ("{k}",), ("", "", "", "of", "=", ":", "as"), ("{v}",)
-        )
-    elif form < 0.75:
+    if form < 0.45:
+        frame = s.frame("fact", OPENINGS, ("{n}",), HAS, DETERMINERS, ("{k}",), ("", "", "", "of", "=", ":"), ("{v}",))
+    elif form < 0.85:
         frame = s.frame("fact", OPENINGS, DETERMINERS, ("{k}",), OF, ("{n}",), IS, ("{v}",))
-    elif form < 0.9:
+    elif form < 0.93:
         frame = s.frame("fact", OPENINGS, ("{v}",), IS[:5], DETERMINERS, ("{k}",), OF, ("{n}",))
     else:
         frame = s.frame("fact", OPENINGS, OF, ("{n}",), DETERMINERS, ("{k}",), IS, ("{v}",))
@@ -186,7 +184,7 @@ def _draw_attributes(s: Source, count: int) -> list[Attribute]:
     """(key, sentences, draw) with different keys."""
     chosen: dict[str, Attribute] = {}
     for _, names, draw, sentences in s.some(ATTRIBUTES, count):
-        if s.chance(0.3):
+        if s.chance(0.1):
             key = s.made_up()
             chosen[key] = (key, (), s.pick((values.word, values.integer, values.code, values.decimal)))
         else:
@@ -226,7 +224,7 @@ def _ask(s: Source, objects: tuple[str, ...], keys: str, text: str) -> str:
 
 def record(s: Source, thinking: bool) -> Case:
     """One subject; the asked keys in the asked order; null for what the text does not say."""
-    attributes = _draw_attributes(s, s.pick((2, 3, 3, 4, 5, 6)))
+    attributes = _draw_attributes(s, s.pick((1, 2, 2, 3, 3, 4)))
     name = _subject(s)
     facts = {a[0]: a[2](s) for a in attributes}
     facts["name"] = name
@@ -238,13 +236,13 @@ def record(s: Source, thinking: bool) -> Case:
     keys = [a[0] for a in attributes if s.chance(0.8)] + ["name"]
     s.rng.shuffle(keys)
     wanted: Json = {key: facts[key] for key in keys}
-    if s.chance(0.15):
-        absent = s.made_up() if s.chance(0.5) else s.pick(("size", "nickname", "height", "street"))
+    if s.chance(0.1):
+        absent = s.made_up() if s.chance(0.1) else s.pick(("size", "nickname", "height", "street"))
         wanted[absent] = None
         keys.append(absent)
     text = " ".join(sentences)
     if s.chance(0.25):
-        outer = s.made_up() if s.chance(0.5) else s.pick(("person", "data", "result", "entry"))
+        outer = s.made_up() if s.chance(0.1) else s.pick(("person", "data", "result", "entry"))
         cut = s.rng.randint(1, len(wanted))
         inner = dict(list(wanted.items())[:cut])
         wanted = {outer: inner, **dict(list(wanted.items())[cut:])}
@@ -266,10 +264,10 @@ def _form(value: Json) -> Json:
 
 def records(s: Source, thinking: bool) -> Case:
     """Two to four subjects with the same keys: a JSON array of objects, in the order of the text."""
-    attributes = _draw_attributes(s, s.pick((1, 2, 2, 3)))
+    attributes = _draw_attributes(s, s.pick((1, 1, 2, 2)))
     rows = []
     sentences = []
-    for _ in range(s.pick((2, 2, 3, 3, 4))):
+    for _ in range(s.pick((2, 2, 3))):
         name = _subject(s)
         row = {"name": name, **{a[0]: a[2](s) for a in attributes}}
         sentences += [_tell(s, a, name, row[a[0]]) for a in attributes]

@@ -113,17 +113,7 @@ def _rules(s: Source, word: str) -> tuple[str, Rule]:
         "all you write",
     )
     also = ("", "", "Please", "Always", "You must", "From now on", "Important:", "Rule:")
-    if (form := s.rng.randrange(5)) == 0:
-        frame = s.frame(
-            "rule capitals",
-            also,
-            ("write", "answer", "reply", "put", "say"),
-            every,
-            ("in",),
-            ("capital letters", "capitals", "upper case", "capital letters only", "big letters"),
-        )
-        return frame, str.upper
-    if form in (1, 2):
+    if (form := s.rng.randrange(4)) < 2:
         verbs = ("end", "finish", "close", "conclude") if form == 1 else ("begin", "start", "open")
         frame = s.frame(
             "rule word",
@@ -133,7 +123,7 @@ def _rules(s: Source, word: str) -> tuple[str, Rule]:
             ("with {w}", "with the word {w}", "by saying {w}", "by writing {w}", 'with "{w}"'),
         )
         return frame.format(w=word), lambda text: f"{text} {word}" if form == 1 else f"{word} {text}"
-    if form == 3:
+    if form == 2:
         frame = s.frame(
             "rule json",
             also,

@@ -19,7 +19,7 @@ AUXILIARY = 0.01
 def demo_config(**changes: Any) -> Qwen3_5MoeTextConfig:
     """Eight layers, every fourth full attention; 64 experts of 64, four a token, and a shared one."""
     sizes: dict[str, Any] = {
-        "vocab_size": 3840,
+        "vocab_size": 1408,
         "hidden_size": 256,
         "num_hidden_layers": 8,
         "num_attention_heads": 8,

@@ -128,7 +128,8 @@ FACTS = (
     ),
 )
 UNKNOWN = "The text does not say."
-INTRO = texts.phrases("paragraph intro")
+INTROS = texts.phrases("intros")
+PARAGRAPHS = texts.phrases("intro paragraphs")
 
 
 def questions(s: Source, thinking: bool) -> Case:
@@ -148,7 +149,7 @@ def questions(s: Source, thinking: bool) -> Case:
         name, index = s.pick(list(known)) if s.chance(0.87) else (s.pick(people), s.rng.randrange(len(FACTS)))
         question = s.frame("question", smalltalk.LEADS, FACTS[index][1]).format(n=name)
         answer = _answer(index, name, known[name, index]) if (name, index) in known else UNKNOWN
-        intro = f"{s.template('paragraph', INTRO)}\n\n{' '.join(sentences)}\n\n" if turn == 0 else ""
+        intro = f"{s.frame('paragraph', INTROS, PARAGRAPHS)}\n\n{' '.join(sentences)}\n\n" if turn == 0 else ""
         messages += [user(intro + question), assistant(answer, "I look for it in the text." if thinking else "")]
     return Case("paragraph", messages, {"kind": "exact", "text": answer}, None, thinking, s.used)
 

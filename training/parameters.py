@@ -43,10 +43,7 @@ def draw_parameters(s: Source, noun: str, count: int) -> list[Parameter]:
 
 
 def _draw(s: Source, kind: Kind, noun: str, taken: set[str], nested: bool) -> Parameter | None:
-    invented = s.chance(0.3)
-    name = s.made_up() if invented else s.pick(kind.names)
-    if invented and s.chance(0.3):
-        name = f"{name}_{s.pick(kind.names)}"
+    name = s.pick(kind.names)
     if name in taken:
         return None
     taken.add(name)
@@ -54,12 +51,12 @@ def _draw(s: Source, kind: Kind, noun: str, taken: set[str], nested: bool) -> Pa
     schema = dict(kind.schema)
     if kind.hint and s.chance(0.4):
         schema["description"] = kind.hint.format(w=words, n=noun)
-    parameter = Parameter(name, words, kind, schema, s.chance(0.65), not invented and bool(kind.natural) and not nested)
+    parameter = Parameter(name, words, kind, schema, s.chance(0.65), bool(kind.natural) and not nested)
     if kind.name == "enum":
         schema["enum"] = _options(s)
     if kind.name == "object":
         inner: set[str] = set()
-        while len(parameter.fields) < s.pick((2, 2, 3)):
+        while len(parameter.fields) < 2:
             if one := _draw(s, s.pick(SCALARS), noun, inner, nested=True):
                 one.required = True
                 parameter.fields.append(one)
@@ -69,9 +66,9 @@ def _draw(s: Source, kind: Kind, noun: str, taken: set[str], nested: bool) -> Pa
 
 
 def _options(s: Source) -> list[str]:
-    draw = s.pick((lambda: s.listed("colour"), lambda: s.listed("adjective"), s.made_up, s.made_up))
+    draw = s.pick((lambda: s.listed("colour"), lambda: s.listed("adjective"), lambda: s.listed("adjective"), s.made_up))
     options: list[str] = []
-    wanted = s.pick((2, 3, 3, 4))
+    wanted = s.pick((2, 3, 3))
     while len(options) < wanted:
         # The small splits own too few colours for four different ones.
         option = draw() if s.split == "train" or len(options) < 2 else s.made_up()
@@ -88,7 +85,7 @@ def draw_value(s: Source, parameter: Parameter) -> Json:
     if kind.name == "object":
         return {f.name: draw_value(s, f) for f in parameter.fields}
     if kind.name in ("strings", "integers"):
-        return [kind.draw(s) for _ in range(s.pick((1, 2, 2, 3, 3, 4)))]
+        return [kind.draw(s) for _ in range(s.pick((1, 2, 2, 3)))]
     return kind.draw(s)
 
 
@@ -110,15 +107,20 @@ def spoken(s: Source, value: Json) -> str:
 
 LEADS = texts.phrases("named leads")
 LINKS = texts.phrases("named links")
+STATED = texts.phrases("stated leads")
+STATES = texts.phrases("stated links")
 TURNED = texts.phrases("turned leads")
 TURNS = texts.phrases("turned links")
-OBJECT_LINKS = ("", "", ":", "of", "are", "is", "=", "set to", "like", "with", "being", "as", "should be")
+OBJECT_LINKS = ("", "", ":", "of", "with", "being", "having")
 
 
 def _named(s: Source, words: str, value: str) -> str:
     """A parameter by its own name, before its value or after it."""
-    if s.chance(0.8):
-        form = s.frame("named", LEADS, ("{w}",), LINKS).replace(" :", ":") + " {v}"
+    sort = s.rng.random()
+    if sort < 0.5:
+        form = s.frame("named", LEADS, ("{w}",), LINKS) + " {v}"
+    elif sort < 0.85:
+        form = s.frame("stated", STATED, ("{w}",), STATES).replace(" :", ":") + " {v}"
     else:
         form = s.frame("turned", TURNED, ("{v}",), TURNS) + " {w}"
     return form.format(w=words, v=value)
@@ -127,7 +129,7 @@ def _named(s: Source, words: str, value: str) -> str:
 def say(s: Source, parameter: Parameter, value: Json) -> str:
     """The phrase with which a user gives this parameter this value."""
     if isinstance(value, dict):
-        joint = s.pick((" ", " ", ": ", " = ", " is ", " of "))
+        joint = s.pick((" ", " ", ": ", " = "))
         inner = [f"{f.words}{joint}{spoken(s, quoted(f, value[f.name]))}" for f in parameter.fields]
         form = s.frame("object", LEADS, ("{w}",), OBJECT_LINKS)
         return form.replace(" :", ":").format(w=parameter.words) + " " + listing(inner)
@@ -136,25 +138,20 @@ def say(s: Source, parameter: Parameter, value: Json) -> str:
             "with {w}",
             "{w} on",
             "make it {w}",
-            "{w}",
             "with {w} on",
             "turn {w} on",
             "it should be {w}",
-            "{w} please",
-            "I want it {w}",
         ]
         negated = [
             "without {w}",
             "{w} off",
             "do not make it {w}",
-            "not {w}",
             "with {w} off",
             "turn {w} off",
             "it should not be {w}",
-            "no {w} please",
         ]
         return (s.pick(forms) if value else s.pick(negated)).format(w=parameter.words)
-    if parameter.natural and s.chance(0.6):
+    if parameter.natural and s.chance(0.4):
         return s.pick(parameter.kind.natural).format(v=quoted(parameter, value), w=parameter.words)
     return _named(s, parameter.words, spoken(s, quoted(parameter, value)))
 

@@ -106,14 +106,13 @@ class Source:
         raise AssertionError(f"{category}: the {self.split} split owns none of these")
 
     def made_up(self, syllables: int = 0) -> str:
-        """A word nobody knows, lower case: syllables, a word-like chain of letters, or letters at random.
+        """A word nobody knows, lower case: syllables or a word-like chain of letters.
 
-        Copying is only learnt for tokens that occur: the last two sorts reach those that syllables never do.
+        Copying is only learnt for tokens that occur: chains reach those that syllables never do.
         """
-        form = self.rng.random()
-        if form < 0.5:
+        if self.chance(0.6):
             return self.owned(lambda: self._syllables(syllables or self.pick((2, 2, 2, 3))), "word")
-        return self.owned(self._chain if form < 0.88 else self._letters, "word")
+        return self.owned(self._chain, "word")
 
     def _chain(self) -> str:
         """Each letter drawn as it follows the two before it in the lists' words; never a listed word."""
@@ -123,13 +122,6 @@ class Source:
                 text += letter
             if len(text) > 2 and text not in _LISTED:
                 return text
-
-    def _letters(self) -> str:
-        while (
-            text := "".join(self.pick("abcdefghijklmnopqrstuvwxyz") for _ in range(self.rng.randint(3, 7)))
-        ) in _LISTED:
-            pass
-        return text
 
     def _syllables(self, count: int) -> str:
         text = "".join(self.pick(words.ONSETS) + self.pick(words.NUCLEI) for _ in range(count))

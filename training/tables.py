@@ -16,19 +16,21 @@ COLUMNS = (
 )
 LEADS = texts.phrases("look-up leads")
 CELL = texts.phrases("look-up cell")
+ROW_LEADS = texts.phrases("look-up row leads")
 ROW = texts.phrases("look-up row")
-ENDS = ("?", ".", "", "?", " please.", ", please?", " in the table?", " here?", " now.")
-INTRO = texts.phrases("table intro")
+ENDS = ("?", ".", "", "?", " please.", ", please?")
+INTROS = texts.phrases("intros")
+TABLES = texts.phrases("intro tables")
 
 
 def lookup(s: Source, thinking: bool) -> Case:
     """One table, one to five questions; the answer is the cell alone."""
     key = s.pick(("name", "item", "product", "id"))
-    columns = dict(s.some(COLUMNS, s.pick((2, 3, 3, 4))))
-    if s.chance(0.4):
+    columns = dict(s.some(COLUMNS, s.pick((1, 2, 2, 3))))
+    if s.chance(0.1):
         columns[s.made_up()] = s.pick((values.word, values.integer))
     rows: dict[str, dict[str, str]] = {}
-    wanted = s.rng.randint(3, 8)
+    wanted = s.rng.randint(2, 6)
     while len(rows) < wanted:
         rows[s.made_up() if s.chance(0.6) else s.listed("thing")] = {c: str(draw(s)) for c, draw in columns.items()}
     table = _layout(s, key, list(columns), rows)
@@ -37,7 +39,7 @@ def lookup(s: Source, thinking: bool) -> Case:
     for turn in range(s.rng.randint(1, 5)):
         question, answer, row = _question(s, key, list(columns), rows)
         thought = f"{key} {row}, " + ", ".join(f"{c} {v}" for c, v in rows[row].items()) if thinking else ""
-        intro = f"{s.template('table', INTRO)}\n\n{table}\n\n" if turn == 0 else ""
+        intro = f"{s.frame('table', INTROS, TABLES)}\n\n{table}\n\n" if turn == 0 else ""
         messages += [user(intro + question), assistant(answer, thought)]
     return Case("table", messages, {"kind": "exact", "text": answer}, None, thinking, s.used)
 
@@ -47,13 +49,12 @@ def _question(s: Source, key: str, columns: list[str], rows: dict[str, dict[str,
     row, column = s.pick(list(rows)), s.pick(columns)
     value = rows[row][column]
     if s.chance(0.3) and sum(cells[column] == value for cells in rows.values()) == 1:
-        return _asked(s, ROW).format(k=key, c=column, v=value), row, row
-    return _asked(s, CELL).format(c=column, r=row), value, row
+        return _asked(s, ROW_LEADS, ROW).format(k=key, c=column, v=value), row, row
+    return _asked(s, LEADS, CELL).format(c=column, r=row), value, row
 
 
-def _asked(s: Source, forms: tuple[str, ...]) -> str:
-    text = s.frame("look up", LEADS, forms) + s.pick(ENDS)
-    return text if text[0] == "{" else text[0].upper() + text[1:]
+def _asked(s: Source, leads: tuple[str, ...], forms: tuple[str, ...]) -> str:
+    return s.frame("look up", leads, forms) + s.pick(ENDS)
 
 
 def _layout(s: Source, key: str, columns: list[str], rows: dict[str, dict[str, str]]) -> str:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from training import mix, template
 
-VOCABULARY = 3840
+VOCABULARY = 1408
 SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",

@@ -7,7 +7,7 @@ the tool names, belong to one split. Knows no conversations.
 from dataclasses import dataclass
 from typing import Any
 
-from training import texts, values, words
+from training import texts, words
 from training.kinds import Json
 from training.parameters import Parameter, draw_parameters
 from training.source import Source
@@ -37,10 +37,11 @@ VERBS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 
 @dataclass
 class Tool:
-    """`object`: the noun as said; `verb`: index into VERBS."""
+    """`object`: the noun as said; `verb`: index into VERBS; `called`: the verb in its name."""
 
     name: str
     verb: int
+    called: str
     object: str
     parameters: list[Parameter]
     description: str
@@ -71,54 +72,50 @@ def draw_tools(s: Source, count: int) -> list[Tool]:
 
 def draw_object(s: Source) -> str:
     form = s.rng.random()
-    if form < 0.45:
-        return s.listed("noun")
     if form < 0.7:
+        return s.listed("noun")
+    if form < 0.8:
         return s.made_up()
-    first = s.pick((s.made_up, lambda: s.listed("adjective"), lambda: s.pick(words.COMMON)))()
-    second = s.made_up() if s.chance(0.25) else s.listed("noun")
-    return f"{first} {second}"
+    first = s.listed("adjective") if s.chance(0.5) else s.pick(words.COMMON)
+    return f"{first} {s.listed('noun')}"
 
 
 def _tool(s: Source, verb: int, noun: str) -> Tool:
     names, _, does = VERBS[verb]
-    parameters = draw_parameters(s, noun, s.pick((0, 1, 1, 2, 2, 2, 3, 3, 4, 5)))
+    parameters = draw_parameters(s, noun, s.pick((0, 1, 1, 1, 2, 2, 2, 3)))
     chosen = s.pick(names)
     description = does.format(a=("an " if noun[0] in "aeiou" else "a ") + noun)
     if s.chance(0.2):
         description = f"{chosen.capitalize()} {noun}"
     name = tool_name(s, [chosen, *noun.split()])
     s.used.add(("tool", name))
-    return Tool(name, verb, noun, parameters, description + s.pick(("", ".")))
+    return Tool(name, verb, chosen, noun, parameters, description + s.pick(("", ".")))
 
 
 def tool_name(s: Source, parts: list[str]) -> str:
-    """snake_case mostly; sometimes camelCase, kebab-case, a dotted name or the object first."""
+    """snake_case mostly; sometimes camelCase, kebab-case or the object first."""
     form = s.rng.random()
-    if form < 0.75:
+    if form < 0.84:
         return "_".join(parts)
-    if form < 0.85:
-        return parts[0] + "".join(part.capitalize() for part in parts[1:])
     if form < 0.9:
+        return parts[0] + "".join(part.capitalize() for part in parts[1:])
+    if form < 0.96:
         return "-".join(parts)
-    if form < 0.95:
-        return "_".join(parts[1:] + parts[:1])
-    return "_".join(parts[1:]) + "." + parts[0]
+    return "_".join(parts[1:] + parts[:1])
 
 
 OPENERS = texts.phrases("ask openers")
 MODALS = texts.phrases("ask modals")
 ENDS = texts.phrases("ask ends")
 QUESTIONS = texts.phrases("ask questions")
-ARTICLES = ("the ", "a ", "", "my ", "the ", "our ", "this ", "that ")
-JOINS = (" ", ", ", "; ", " and ", ", ", " - ")
-ASIDES = texts.phrases("asides")
+ARTICLES = ("the ", "a ", "", "my ", "the ", "our ", "this ")
+JOINS = (" ", ", ", "; ", ", ")
 
 
 def ask(s: Source, tool: Tool, phrases: list[str]) -> str:
-    """One request for this tool with these phrases, in any order; sometimes with a remark that does not matter."""
+    """One request for this tool with these phrases, in any order."""
     surfaces = VERBS[tool.verb][1]
-    does = s.pick(surfaces) if s.chance(0.8) else s.pick(VERBS[tool.verb][0][:1])
+    does = s.pick(surfaces) if s.chance(0.3) or tool.called not in surfaces else tool.called
     article = s.pick(ARTICLES)
     if article == "a " and tool.object[0] in "aeiou":
         article = "an "
@@ -130,8 +127,4 @@ def ask(s: Source, tool: Tool, phrases: list[str]) -> str:
     form = s.frame("ask", OPENERS, modals, ("{do}",) if modals is MODALS else ("{rest}",), ENDS)
     text = form.format(do=f"{does} {rest}", rest=rest)
     text = text[0].upper() + text[1:] if s.chance(0.85) else text
-    text = text if text[-1] in "?." else text + s.pick(("", ".", "?", "!", "."))
-    if s.chance(0.12):
-        aside = s.pick(ASIDES).format(t=values.thing(s))
-        return f"{aside} {text}" if s.chance(0.6) else f"{text if text[-1] in '.?!' else text + '.'} {aside}"
-    return text
+    return text if text[-1] in "?." else text + s.pick(("", ".", "?", "!", "."))

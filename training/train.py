@@ -22,7 +22,10 @@ def main() -> None:
     arguments = _arguments()
     torch.set_float32_matmul_precision("high")
     vocabulary = tokenizer.load(arguments.tokenizer)
-    trainer = Trainer(model.build(model.demo_config(), arguments.device), arguments.lr)
+    built = model.build(model.demo_config(), arguments.device)
+    if arguments.start:
+        export.load(built, arguments.start)
+    trainer = Trainer(built, arguments.lr)
     if (arguments.state / "state.pt").exists():
         trainer.load(arguments.state)
     packer = Packer(vocabulary, arguments.rows, arguments.length, arguments.seed)
@@ -119,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="where the log, the results and the checkpoint go")
     parser.add_argument("--state", type=Path, required=True, help="where a resumed run finds its state")
+    parser.add_argument("--start", type=Path, help="a checkpoint whose weights a new run begins with")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory with tokenizer.json")
     parser.add_argument("--seconds", type=float, default=3e7, help="training time of this command")
     parser.add_argument("--plan", type=float, required=True, help="training time of all commands together")

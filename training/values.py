@@ -92,7 +92,7 @@ def thing(s: Source) -> str:
 
 def sentence(s: Source) -> str:
     """A short line somebody could want written down, without a full stop."""
-    if s.chance(0.5):
+    if s.chance(0.3):
         return _salad(s)
     name, item, place = first_name(s), thing(s), city(s)
     line = s.template(
@@ -132,13 +132,13 @@ _LISTS = ("noun", "thing", "adjective", "food", "animal", "job", "colour", "firs
 def _salad(s: Source) -> str:
     """Words in no order anyone could guess: whoever repeats them has to read them."""
     parts = []
-    for _ in range(s.rng.randint(3, 8)):
+    for _ in range(s.rng.randint(3, 6)):
         form = s.rng.random()
         if form < 0.25:
             parts.append(s.pick(words.GLUE))
-        elif form < 0.45:
+        elif form < 0.6:
             parts.append(s.pick(words.COMMON))
-        elif form < 0.65:
+        elif form < 0.7:
             parts.append(s.made_up())
         else:
             parts.append(s.listed(s.pick(_LISTS)))

@@ -8,6 +8,7 @@ import pytest
 from flashmoe.evaluation.cases import Case
 from flashmoe.evaluation.score import judge
 from training import mix, template, testset
+from training.catalogue import EVERYDAY
 from training.source import SPLITS, Source, owner
 
 CASES = 60
@@ -41,8 +42,8 @@ def test_made_up_words_never_are_listed_words() -> None:
 
     listed = {entry.lower() for entries in words.LISTS.values() for entry in entries}
     source = Source("train", "made up")
-    syllables_apart = [source._chain() for _ in range(500)] + [source._letters() for _ in range(500)]
-    assert not listed & set(syllables_apart)
+    chains = {source._chain() for _ in range(1000)}
+    assert not listed & chains
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -68,3 +69,14 @@ def test_the_fixed_sets_have_the_stated_counts_and_unique_ids() -> None:
     cases = testset.cases("test")
     assert len({case["id"] for case in cases}) == len(cases) == sum(testset.COUNTS.values())
     assert testset.cases("test", 0.1)[0] == cases[0]
+
+
+def test_no_everyday_tool_is_called_by_a_held_out_noun() -> None:
+    held_out = {noun for split in ("validation", "test") for noun in _nouns(split)}
+    assert held_out
+    assert not held_out & {word for tool in EVERYDAY for word in tool.name.split("_")}
+
+
+def _nouns(split: str) -> set[str]:
+    source = Source(split, "nouns")
+    return {source.listed("noun") for _ in range(3000)}
