@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import model_directory
-from flashmoe.engine.engine import Engine
+from flashmoe.engine.engine import Engine, Progress
 from flashmoe.engine.generation import Generation, Statistics, generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
@@ -63,7 +63,7 @@ class TextStream:
         return self._generation.statistics
 
     def cancel(self) -> None:
-        """End after the token that is being computed."""
+        """End after the token, or the piece of the prompt, that is being computed. Any thread may call it."""
         self._generation.cancel()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -137,14 +137,16 @@ class TextEngine:
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         enable_thinking: bool | None = None,
+        progress: Progress | None = None,
         **sampling: float | None,
     ) -> TextStream:
         """Generate piece by piece, until the model ends its turn.
 
         prompt, raw, tools: see `prompt_ids`. max_tokens: None for what the context leaves. stop: strings that end the
-        text before them. sampling: the fields of engine.sampling.Sampling (temperature, top_k, seed, ...); what is left
-        out or None is the checkpoint's own. Raises FlashMoeError for a parameter that is not valid or unknown, and
-        CapacityError where prompt and max_tokens do not fit the context.
+        text before them. progress: told how far the prompt is, as Engine.prefill says. sampling: the fields of
+        engine.sampling.Sampling (temperature, top_k, seed, ...); what is left out or None is the checkpoint's own.
+        Raises FlashMoeError for a parameter that is not valid or unknown, and CapacityError where prompt and max_tokens
+        do not fit the context.
         """
         if unknown := sorted(set(sampling) - set(Sampling.__dataclass_fields__)):
             known = ", ".join(Sampling.__dataclass_fields__)
@@ -161,6 +163,7 @@ class TextEngine:
             Sampling.from_generation_config(self.engine.defaults, **sampling),
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.eos_ids | frozenset(self.engine.config.eos),
+            progress=progress,
         )
         return TextStream(generation, self.tokenizer, stops)
 

@@ -35,13 +35,15 @@ class PlainLru:
 
 class PlainLfu(PlainLru):
     """The slot whose key has the smallest sum of uses, each halved for every HALF_LIFE * experts uses that passes after
-    its own have brought to a layer on average. A pass begins where the layer falls."""
+    its own have brought to a layer on average. A pass begins where the layer falls. Uses by many tokens count for no
+    more than HALF_LIFE a key on average."""
 
     def __init__(self, slots: int, layers: int, experts: int) -> None:
         super().__init__(slots, layers, experts)
         self.layers, self.experts = layers, experts
         self.keys: list[int | None] = [None] * slots
-        self.passes: list[list[tuple[int, int]]] = [[]]  # of key and count
+        self.passes: list[list[tuple[int, float]]] = [[]]  # of key and count
+        self.last: dict[int, int] = {}  # the pass of the last use of a key that says when it came
         self.layer = 0
 
     def rank(self, slot: int) -> float:
@@ -63,22 +65,25 @@ class PlainLfu(PlainLru):
         if layer < self.layer or self.layers == 1:
             self.passes.append([])
         self.layer = layer
-        self.passes[-1] += zip(keys, uses or [1] * len(keys), strict=True)
+        counts = uses or [1] * len(keys)
+        counted = min(1.0, HALF_LIFE * len(keys) / sum(counts)) if uses else 1.0
+        self.passes[-1] += [(key, count * counted) for key, count in zip(keys, counts, strict=True)]
+        if not uses or sum(uses) <= 2 * len(keys):
+            self.last |= dict.fromkeys(keys, len(self.passes) - 1)
 
     def forget(self, slot: int) -> None:
         self.keys[slot] = None
 
 
 class PlainLfru(PlainLfu):
-    """PlainLfu, and BONUS uses more at the time of the key's last use."""
+    """PlainLfu, and BONUS uses more at the time of the key's last use, of those that give it."""
 
     def rank(self, slot: int) -> float:
         score = super().rank(slot)
-        for number in range(len(self.passes) - 1, -1, -1):
-            if any(key == self.keys[slot] for key, _ in self.passes[number]):
-                later = sum(count for following in self.passes[number:-1] for _, count in following) / self.layers
-                return score + BONUS * 2.0 ** (-later / (HALF_LIFE * self.experts))
-        return score
+        if (number := self.last.get(self.keys[slot])) is None:
+            return score
+        later = sum(count for following in self.passes[number:-1] for _, count in following) / self.layers
+        return score + BONUS * 2.0 ** (-later / (HALF_LIFE * self.experts))
 
 
 class PlainS3Fifo:

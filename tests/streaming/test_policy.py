@@ -188,12 +188,28 @@ def test_whether_a_scan_of_keys_used_once_leaves_alone_what_is_used_often():
     assert kept == {"lru": 0, "lfu": 10, "lfru": 0, "s3fifo": 10}
 
 
+def test_a_prompt_through_more_experts_than_fit_leaves_what_is_used_often_in_every_layer():
+    layers, experts, slots = 4, 60, 60
+    policy = LeastFrequentRecentlyUsed(slots, layers, experts)
+    cache = Cache(slots, policy, lambda pinned, count: victims(policy, slots, pinned, count))
+    often = {layer * experts + expert for layer in range(layers) for expert in range(10)}
+    for _ in range(40):
+        for layer in range(layers):
+            cache.run(Use([layer * experts + expert for expert in range(10)], None, []))
+    for _ in range(3):
+        for layer in range(layers):
+            assert often <= set(cache.where)
+            for begin in range(0, experts, 20):
+                keys = [layer * experts + expert for expert in range(begin, begin + 20)]
+                cache.run(Use(keys, [90 if key in often else 30 for key in keys], []))
+
+
 def test_a_use_by_many_tokens_counts_as_many_uses():
     policy = LeastFrequentlyUsed(2, 1, KEYS)
     for slot in (0, 1):
         policy.admit(slot, slot)
     policy.touch([0, 1], [50, 1])
-    for _ in range(20):
+    for _ in range(10):
         policy.touch([1])
     assert victims(policy, 2, set(), 1) == [1]
 

@@ -1,7 +1,8 @@
-"""Progress bars with time left, on stderr. Know two numbers: done and total."""
+"""Progress bars with time left, on stderr. Know two numbers, done and total, and the time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 from rich.console import Console
 from rich.progress import (
@@ -9,12 +10,17 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 Report = Callable[[int, int], None]
+_PATIENCE = 1.0
+"""Seconds before a bar is worth looking at."""
 
 
 @contextmanager
@@ -44,3 +50,35 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+class _TokenRate(ProgressColumn):
+    """`41.3 tokens/s`"""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} tokens/s" if task.speed else "")
+
+
+@contextmanager
+def prompt_bar() -> Iterator[Report]:
+    """`report(done, total)` in tokens of a prompt; at (total, total) the bar goes away. Nothing is shown unless stderr
+    is a terminal, nor for a prompt that takes less than a second."""
+    columns = (TextColumn("Reading the prompt"), BarColumn(), MofNCompleteColumn(), _TokenRate(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=60)
+    task, begin = bar.add_task("", total=None), perf_counter()
+
+    def stop() -> None:
+        if bar.live.is_started:
+            bar.stop()
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            stop()
+        elif not bar.live.is_started and bar.console.is_terminal and perf_counter() - begin > _PATIENCE:
+            bar.start()
+
+    try:
+        yield report
+    finally:
+        stop()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.progress import prompt_bar
 from flashmoe.engine.generation import Statistics
 from flashmoe.engine.routing_trace import RoutingRecorder
 from flashmoe.engine.sampling import Sampling
@@ -76,17 +77,18 @@ def command(
         click.echo(engine.engine.summary, err=True)
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
-        stream = engine.stream(
-            prompt if raw else messages,
-            raw=raw,
-            max_tokens=max_tokens,
-            enable_thinking=False if no_thinking else None,
-            **options,
-        )
         recorder = RoutingRecorder(engine.engine.config)
         if record_routing:
             engine.engine.observers.append(recorder)
-        with recorded(engine.engine, trace) if trace else nullcontext():
+        with recorded(engine.engine, trace) if trace else nullcontext(), prompt_bar() as progress:
+            stream = engine.stream(
+                prompt if raw else messages,
+                raw=raw,
+                max_tokens=max_tokens,
+                enable_thinking=False if no_thinking else None,
+                progress=progress,
+                **options,
+            )
             interrupted = not _print_text(stream)
         if record_routing:
             recorder.trace().save(record_routing)

@@ -69,7 +69,9 @@ class LeastFrequentlyUsed:
     So the score of a key is the sum over its uses of 2 ** -(later uses in a layer / (half_life * experts)): LRFU (Lee
     et al., IEEE Transactions on Computers 50, 2001), with memory of the keys that were given up. Instead of ageing all
     scores, a use weighs more than those before it. Time passes between the passes of tokens through the layers, so
-    that no layer of a prompt looks younger than another.
+    that no layer of a prompt looks younger than another. A chunk of a prompt, however long, counts for no more than one
+    half-life, half_life uses of an expert on average: else the layers it has not reached would look so old that it
+    flushed them before it came there.
 
     shares: float64 [layers, experts], the part of its layer's uses that each key had in earlier runs: scores begin as
     if it had gone on like that forever.
@@ -77,8 +79,6 @@ class LeastFrequentlyUsed:
 
     HALF_LIFE = 8.0
     _LARGEST_WEIGHT = 1e100
-    _MOST_DOUBLINGS = 64.0
-    """In one pass: what is so much older does not count any more."""
 
     def __init__(
         self,
@@ -96,9 +96,10 @@ class LeastFrequentlyUsed:
             self._scores = (shares * (half_life * experts / math.log(2))).reshape(-1).tolist()
         self._keys = [-1] * slots
         self._experts = experts
+        self._half_life = half_life
         self._uses_to_double = half_life * experts * layers
         self._weight = 1.0
-        self._uses = 0  # in this pass, of all layers
+        self._uses = 0.0  # in this pass, of all layers
         self._layers = layers
         self._layer = 0  # the last one used: a pass begins where it falls
 
@@ -127,9 +128,11 @@ class LeastFrequentlyUsed:
                 ranks[slot] += weight
             self._uses += len(slots)
         else:
+            total = sum(uses)
+            weight *= (counted := min(total, self._half_life * len(slots))) / total
             for slot, count in zip(slots, uses, strict=True):
                 ranks[slot] += weight * count
-            self._uses += sum(uses)
+            self._uses += counted
 
     def forget(self, slot: int) -> None:
         self._remember(slot)
@@ -141,8 +144,8 @@ class LeastFrequentlyUsed:
             self._scores[key] = self._ranking.ranks[slot]
 
     def _begin_pass(self) -> None:
-        self._weight *= 2.0 ** min(self._uses / self._uses_to_double, self._MOST_DOUBLINGS)
-        self._uses = 0
+        self._weight *= 2.0 ** (self._uses / self._uses_to_double)
+        self._uses = 0.0
         if self._weight > self._LARGEST_WEIGHT:  # what is compared are ratios, which this leaves alone
             self._scale(1.0 / self._weight)
 
@@ -156,8 +159,9 @@ class LeastFrequentRecentlyUsed(LeastFrequentlyUsed):
     """LeastFrequentlyUsed with a bonus for the last use, worth `bonus` uses and ageing like them.
 
     Among keys used alike often the one used last longest ago goes first; the bonus says how much more often a key has
-    to be used to outweigh its age. Constants: the best compromise over a trained model's trace and generated ones
-    (docs/caching.md).
+    to be used to outweigh its age. A chunk that uses its experts more than twice on average gives none: it says little
+    of what came last, and would make what it used once look better than what was used often. Constants: the best
+    compromise over a trained model's trace and generated ones (docs/caching.md).
     """
 
     HALF_LIFE = 2.0
@@ -178,6 +182,8 @@ class LeastFrequentRecentlyUsed(LeastFrequentlyUsed):
 
     def touch(self, slots: Sequence[int], uses: Sequence[int] | None = None) -> None:
         super().touch(slots, uses)
+        if uses is not None and sum(uses) > 2 * len(slots):
+            return
         keys, ranks, last_weights = self._keys, self._ranking.ranks, self._last_weights
         weight, bonus = self._weight, self._bonus
         for slot in slots:
