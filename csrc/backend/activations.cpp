@@ -23,7 +23,7 @@ void Activations::prepare(Index rows, Index columns, Widths widths) {
     widths_ = widths;
     padded_ = round_up(columns, 4 * kGroup);
     const Index groups = columns / kGroup;
-    padded_groups_ = groups / 8 * 8 + 16;  // kernels go on by 16 groups, then by 8, and load 16 each time
+    padded_groups_ = round_up(groups, 16);  // kernels load 16 each time
     for (const int bits : kWidths) {
         if (!widths.has(bits)) continue;
         codes_[bits / 4].reserve(rows * padded_);

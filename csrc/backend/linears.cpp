@@ -7,7 +7,8 @@
 namespace flashmoe {
 namespace {
 
-// Weight bytes of one chunk: small enough to share out evenly, large enough for the stream to pay.
+// Weight bytes of one chunk: small enough to share out evenly, large enough for the stream to pay. In rows it is a
+// multiple of 16, which kernels for many rows of activations unpack together.
 constexpr Index kChunkBytes = 128 * 1024, kSmallestChunkBytes = 16 * 1024;
 
 struct Chunk {
@@ -21,7 +22,7 @@ std::vector<Chunk> cut(std::span<const Weight* const> weights, int threads) {
     const Index bytes = std::clamp(total / (threads * 8), kSmallestChunkBytes, kChunkBytes);
     std::vector<Chunk> chunks;
     for (std::size_t m = 0; m < weights.size(); ++m) {
-        const Index rows = std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes()));
+        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), 16);
         for (Index n = 0; n < weights[m]->out(); n += rows)
             chunks.push_back({m, n, std::min(n + rows, weights[m]->out())});
     }

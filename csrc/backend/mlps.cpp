@@ -8,7 +8,7 @@
 namespace flashmoe {
 namespace {
 
-constexpr Index kEntries = 32;  // entries that go through a piece of weights together, while it is in L2
+constexpr Index kEntries = 64;  // entries that go through a piece of weights together, while it is in L2
 
 AffineView rows_of(const AffineView& w, Index first, Index count) {
     AffineView part = w;
@@ -77,7 +77,7 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
         mlp_hidden(work[chunk / groups], chunk % groups, rows, workers + worker * 2 * kEntries * kGroup);
     });
 
-    const Index chunk_rows = std::max<Index>(16, 64 * 1024 / down.row_bytes());
+    const Index chunk_rows = round_up(64 * 1024 / down.row_bytes(), 16);  // in panels of 16
     const Index chunks = ceil_div(down.out, chunk_rows);
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * chunks), [&](std::uint32_t chunk, int) {
         const MlpWork& w = work[chunk / chunks];

@@ -2,7 +2,11 @@
 
 #include <stdexcept>
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -12,6 +16,22 @@ namespace flashmoe {
 extern const Kernels kernels_portable;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2, kernels_avx512;
+#if defined(__linux__)
+extern const Kernels kernels_amx;
+
+namespace {
+
+// Whether there are tiles of bytes, and Linux lets this process use them: it has to be asked.
+bool tiles_granted() {
+    unsigned a, b, c, d;
+    constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kInt8) == 0) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+}  // namespace
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 extern const Kernels kernels_neon;
 #endif
@@ -22,8 +42,13 @@ std::vector<const Kernels*> available_kernels() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni"))
+        __builtin_cpu_supports("avx512vnni")) {
+#if defined(__linux__)
+        static const bool tiles = tiles_granted();
+        if (tiles) found.push_back(&kernels_amx);
+#endif
         found.push_back(&kernels_avx512);
+    }
     if (avx2) found.push_back(&kernels_avx2);
 #elif defined(__aarch64__) && defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back(&kernels_neon);

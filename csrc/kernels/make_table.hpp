@@ -1,20 +1,22 @@
 // Collects the kernels compiled for one instruction set. Include last; isa_*.cpp do, each with flags of its own.
 #pragma once
 
+#include "kernels/affine.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/delta.hpp"
 #include "kernels/exact.hpp"
-#include "kernels/matvec.hpp"
+#include "kernels/quantise.hpp"
 #include "kernels/rows.hpp"
 #include "kernels/table.hpp"
 
 namespace flashmoe::FLASHMOE_ISA {
 
+template <class Many = ManyByLanes>
 constexpr Kernels make_table(const char* name) {
     return {
         .name = name,
         .quantise_row = quantise_row,
-        .affine_rows = affine_rows,
+        .affine_rows = affine_rows<Many>,
         .exact_affine_rows = exact_affine_rows,
         .dense_rows = dense_rows,
         .embed_affine = embed_affine,

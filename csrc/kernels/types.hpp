@@ -10,7 +10,7 @@ using Index = std::int64_t;
 constexpr Index kGroup = 64;         // columns that share a scale and a bias (MLX affine)
 constexpr Index kBlockTokens = 64;   // tokens of one block of a key/value cache; part of the order of its sums
 constexpr Index kDeltaColumns = 64;  // columns of a GatedDeltaNet state that one chunk of work owns
-constexpr Index kTile = 4;           // activation rows that share one unpacking of a weight
+constexpr Index kTile = 4;           // rows of float activations, or heads, that share what is read for them
 
 // W[out, in] = code * scale + bias; rows of codes follow each other, `in` is a multiple of 64, bits is 2, 4 or 8.
 struct AffineView {
@@ -33,8 +33,8 @@ struct DenseView {
 };
 
 // One row of activations as int8, split into the order in which a `bits`-bit vector of weights meets it, and zero up
-// to a whole number of vectors; scales and sums (scale * sum of the group's codes) are zero up to 16 groups past the
-// last multiple of 8: a NaN that happened to lie there would spoil the row.
+// to a whole number of vectors; scales and sums (scale * sum of the group's codes) are zero up to a multiple of 16
+// groups: a NaN that happened to lie there would spoil the row.
 struct QuantisedRow {
     const std::int8_t* codes;
     const float* scales;

@@ -150,21 +150,73 @@ inline __m256 load_codes_half(const std::uint8_t* p) {
 template <int Bits>
 inline F load_codes(const std::uint8_t* p) { return {load_codes_half<Bits>(p), load_codes_half<Bits>(p + Bits)}; }
 
-template <int Groups>
-class Spread {
-public:
-    Spread() = default;
-    explicit Spread(F values) { store(values_, values); }
-    F at(int v) const {
-        const float* x = values_ + v * Groups;
-        if constexpr (Groups == 1) return set1(x[0]);
-        else if constexpr (Groups == 2) return {_mm256_set1_ps(x[0]), _mm256_set1_ps(x[1])};
-        else return {_mm256_set_m128(_mm_set1_ps(x[1]), _mm_set1_ps(x[0])),
-                     _mm256_set_m128(_mm_set1_ps(x[3]), _mm_set1_ps(x[2]))};
+inline __m256i quarter_sums_half(__m256i a, __m256i b, __m256i c, __m256i d) {
+    return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+}
+inline I quarter_sums(I a, I b, I c, I d) {
+    return {quarter_sums_half(a.a, b.a, c.a, d.a), quarter_sums_half(a.b, b.b, c.b, d.b)};
+}
+inline __m256i quarter_pairs_half(I x) {
+    return _mm256_add_epi32(_mm256_permute2x128_si256(x.a, x.b, 0x20), _mm256_permute2x128_si256(x.a, x.b, 0x31));
+}
+inline I quarter_pairs(I a, I b) { return {quarter_pairs_half(a), quarter_pairs_half(b)}; }
+template <int Bits>
+inline I in_order(I x) {
+    if constexpr (Bits == 8) {
+        return x;
+    } else if constexpr (Bits == 4) {
+        const __m256i from = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        return {_mm256_permutevar8x32_epi32(x.a, from), _mm256_permutevar8x32_epi32(x.b, from)};
+    } else {
+        const __m256i even = _mm256_setr_epi32(0, 4, 0, 4, 1, 5, 1, 5), odd = _mm256_setr_epi32(2, 6, 2, 6, 3, 7, 3, 7);
+        const auto picked = [&x](__m256i from) {
+            return _mm256_blend_epi32(_mm256_permutevar8x32_epi32(x.a, from), _mm256_permutevar8x32_epi32(x.b, from),
+                                      0xcc);
+        };
+        return {picked(even), picked(odd)};
     }
+}
 
-private:
-    alignas(32) float values_[16];
-};
+// The 8 x 8 of one half of eight vectors.
+template <class Half>
+inline void transpose_eight(const Half& half, __m256i (&to)[8]) {
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 4) {
+        const __m256i a = _mm256_unpacklo_epi32(half(i), half(i + 1)), b = _mm256_unpackhi_epi32(half(i), half(i + 1));
+        const __m256i c = _mm256_unpacklo_epi32(half(i + 2), half(i + 3));
+        const __m256i d = _mm256_unpackhi_epi32(half(i + 2), half(i + 3));
+        t[i] = _mm256_unpacklo_epi64(a, c);
+        t[i + 1] = _mm256_unpackhi_epi64(a, c);
+        t[i + 2] = _mm256_unpacklo_epi64(b, d);
+        t[i + 3] = _mm256_unpackhi_epi64(b, d);
+    }
+    for (int i = 0; i < 4; ++i) {
+        to[i] = _mm256_permute2x128_si256(t[i], t[i + 4], 0x20);
+        to[i + 4] = _mm256_permute2x128_si256(t[i], t[i + 4], 0x31);
+    }
+}
+inline void transpose(I (&m)[16]) {
+    __m256i low[2][8], high[2][8];  // of lanes 0 .. 7 and of lanes 8 .. 15
+    for (int k = 0; k < 2; ++k) {
+        transpose_eight([&](int i) { return m[8 * k + i].a; }, low[k]);
+        transpose_eight([&](int i) { return m[8 * k + i].b; }, high[k]);
+    }
+    for (int i = 0; i < 8; ++i) {
+        m[i] = {low[0][i], low[1][i]};
+        m[8 + i] = {high[0][i], high[1][i]};
+    }
+}
+inline B bytes_of(I x) { return {x.a, x.b}; }
+inline I words_of(B x) { return {x.a, x.b}; }
+inline void store_bytes(void* p, B x) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), x.a);
+    _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, x.b);
+}
+inline B repeat_four(const void* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    const __m256i four = _mm256_set1_epi32(word);
+    return {four, four};
+}
 
 }  // namespace flashmoe::avx2

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 
+#ifndef FLASHMOE_ISA
 #define FLASHMOE_ISA avx512
+#endif
 
-namespace flashmoe::avx512 {
+namespace flashmoe::FLASHMOE_ISA {
 
 using F = __m512;
 struct I { __m512i v; };
@@ -101,22 +103,50 @@ inline F load_codes(const std::uint8_t* p) {
     }
 }
 
-template <int Groups>
-class Spread {
-public:
-    Spread() = default;
-    explicit Spread(F values) : values_(values) {}
-    F at(int v) const {
-        const int g = v * Groups;
-        constexpr int one = 16 / Groups;  // lanes of one group
-        const __m512i index = _mm512_setr_epi32(g, g + 1 / one, g + 2 / one, g + 3 / one, g + 4 / one, g + 5 / one,
-                                                g + 6 / one, g + 7 / one, g + 8 / one, g + 9 / one, g + 10 / one,
-                                                g + 11 / one, g + 12 / one, g + 13 / one, g + 14 / one, g + 15 / one);
-        return _mm512_permutexvar_ps(index, values_);
+inline I quarter_sums(I a, I b, I c, I d) {
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a.v, b.v), _mm512_unpackhi_epi32(a.v, b.v));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c.v, d.v), _mm512_unpackhi_epi32(c.v, d.v));
+    return {_mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))};
+}
+inline I quarter_pairs(I a, I b) {
+    return {_mm512_add_epi32(_mm512_shuffle_i32x4(a.v, b.v, 0x88), _mm512_shuffle_i32x4(a.v, b.v, 0xdd))};
+}
+template <int Bits>
+inline I in_order(I x) {
+    if constexpr (Bits == 8) return x;
+    const __m512i from = Bits == 4 ? _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15)
+                                   : _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return {_mm512_permutexvar_epi32(from, x.v)};
+}
+
+inline void transpose(I (&m)[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 4) {  // 4 x 4 within each quarter
+        const __m512i a = _mm512_unpacklo_epi32(m[i].v, m[i + 1].v), b = _mm512_unpackhi_epi32(m[i].v, m[i + 1].v);
+        const __m512i c = _mm512_unpacklo_epi32(m[i + 2].v, m[i + 3].v);
+        const __m512i d = _mm512_unpackhi_epi32(m[i + 2].v, m[i + 3].v);
+        t[i] = _mm512_unpacklo_epi64(a, c);
+        t[i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[i + 2] = _mm512_unpacklo_epi64(b, d);
+        t[i + 3] = _mm512_unpackhi_epi64(b, d);
     }
+    for (int i = 0; i < 4; ++i) {  // then the quarters
+        const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
+        const __m512i c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44);
+        const __m512i d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
+        m[i].v = _mm512_shuffle_i32x4(a, c, 0x88);
+        m[i + 4].v = _mm512_shuffle_i32x4(a, c, 0xdd);
+        m[i + 8].v = _mm512_shuffle_i32x4(b, d, 0x88);
+        m[i + 12].v = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+inline B bytes_of(I x) { return {x.v}; }
+inline I words_of(B x) { return {x.v}; }
+inline void store_bytes(void* p, B x) { _mm512_storeu_si512(p, x.v); }
+inline B repeat_four(const void* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    return {_mm512_set1_epi32(word)};
+}
 
-private:
-    F values_;
-};
-
-}  // namespace flashmoe::avx512
+}  // namespace flashmoe::FLASHMOE_ISA

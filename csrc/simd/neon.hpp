@@ -147,18 +147,54 @@ inline F load_codes(const std::uint8_t* p) {
     return quarters([=](int i) { return load_codes_quarter<Bits>(p, 4 * i); });
 }
 
-template <int Groups>
-class Spread {
-public:
-    Spread() = default;
-    explicit Spread(const F& values) { store(values_, values); }
-    F at(int v) const {
-        const float* x = values_ + v * Groups;
-        return quarters([=](int i) { return vdupq_n_f32(x[i * Groups / 4]); });
-    }
+inline I quarter_sums(const I& a, const I& b, const I& c, const I& d) {
+    return quarters_i([&](int i) { return vpaddq_s32(vpaddq_s32(a.v[i], b.v[i]), vpaddq_s32(c.v[i], d.v[i])); });
+}
+inline I quarter_pairs(const I& a, const I& b) {
+    return {{vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]),
+             vaddq_s32(b.v[0], b.v[1]), vaddq_s32(b.v[2], b.v[3])}};
+}
+inline void transpose_four(int32x4_t& a, int32x4_t& b, int32x4_t& c, int32x4_t& d) {
+    const int64x2_t ab = vreinterpretq_s64_s32(vtrn1q_s32(a, b)), ba = vreinterpretq_s64_s32(vtrn2q_s32(a, b));
+    const int64x2_t cd = vreinterpretq_s64_s32(vtrn1q_s32(c, d)), dc = vreinterpretq_s64_s32(vtrn2q_s32(c, d));
+    a = vreinterpretq_s32_s64(vtrn1q_s64(ab, cd));
+    b = vreinterpretq_s32_s64(vtrn1q_s64(ba, dc));
+    c = vreinterpretq_s32_s64(vtrn2q_s64(ab, cd));
+    d = vreinterpretq_s32_s64(vtrn2q_s64(ba, dc));
+}
+template <int Bits>
+inline I in_order(I x) {
+    if constexpr (Bits == 4)
+        return {{vzip1q_s32(x.v[0], x.v[1]), vzip2q_s32(x.v[0], x.v[1]), vzip1q_s32(x.v[2], x.v[3]),
+                 vzip2q_s32(x.v[2], x.v[3])}};
+    else if constexpr (Bits == 2) transpose_four(x.v[0], x.v[1], x.v[2], x.v[3]);
+    return x;
+}
 
-private:
-    float values_[16];
-};
+inline void transpose(I (&m)[16]) {
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 4; ++j) transpose_four(m[i].v[j], m[i + 1].v[j], m[i + 2].v[j], m[i + 3].v[j]);
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < i / 4; ++j) {
+            int32x4_t &here = m[i].v[j], &there = m[4 * j + i % 4].v[i / 4];
+            const int32x4_t held = here;
+            here = there;
+            there = held;
+        }
+}
+inline B bytes_of(const I& x) {
+    return quarters_b([&](int i) { return vreinterpretq_u8_s32(x.v[i]); });
+}
+inline I words_of(const B& x) {
+    return quarters_i([&](int i) { return vreinterpretq_s32_u8(x.v[i]); });
+}
+inline void store_bytes(void* p, const B& x) {
+    for (int i = 0; i < 4; ++i) vst1q_u8(static_cast<std::uint8_t*>(p) + 16 * i, x.v[i]);
+}
+inline B repeat_four(const void* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    return bytes_of(set1_i(word));
+}
 
 }  // namespace flashmoe::neon

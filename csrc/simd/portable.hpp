@@ -151,18 +151,47 @@ inline F load_codes(const std::uint8_t* p) {
         return static_cast<float>(p[l * Bits / 8] >> (l * Bits % 8) & ((1 << Bits) - 1));
     });
 }
-// Values of 16 groups, handed out to the lanes of the v-th vector of codes, which holds `Groups` groups.
-template <int Groups>
-class Spread {
-public:
-    Spread() = default;
-    explicit Spread(const F& values) : values_(values) {}
-    F at(int v) const {
-        return lanes([&](int l) { return values_.v[v * Groups + l * Groups / 16]; });
-    }
+// Sums over the groups of several dots, in steps. First four of them a quarter (lanes 4q .. 4q + 3) at a time: lane
+// 4q + i gets the sum of quarter q of the i-th.
+inline I quarter_sums(const I& a, const I& b, const I& c, const I& d) {
+    const I* from[] = {&a, &b, &c, &d};
+    return lanes_i([&](int l) {
+        const std::int32_t* quarter = from[l % 4]->v + l / 4 * 4;
+        return wrap(raw(quarter[0]) + raw(quarter[1]) + raw(quarter[2]) + raw(quarter[3]));
+    });
+}
+// Then quarters two by two: a's 0 + 1 and 2 + 3, b's 0 + 1 and 2 + 3.
+inline I quarter_pairs(const I& a, const I& b) {
+    return lanes_i([&](int l) {
+        const std::int32_t* from = (l < 8 ? a : b).v + l % 8 / 4 * 8 + l % 4;
+        return wrap(raw(from[0]) + raw(from[4]));
+    });
+}
+// Then into the order of the groups, which `Bits` has scrambled.
+template <int Bits>
+inline I in_order(const I& x) {
+    if constexpr (Bits == 8) return x;
+    else if constexpr (Bits == 4) return lanes_i([&](int l) { return x.v[l / 8 * 8 + l % 2 * 4 + l % 8 / 2]; });
+    else return lanes_i([&](int l) { return x.v[l % 4 * 4 + l / 4]; });
+}
 
-private:
-    F values_;
-};
+// Lane l of m[j] changes places with lane j of m[l].
+inline void transpose(I (&m)[16]) {
+    for (int j = 0; j < 16; ++j)
+        for (int l = 0; l < j; ++l) {
+            const std::int32_t held = m[j].v[l];
+            m[j].v[l] = m[l].v[j];
+            m[l].v[j] = held;
+        }
+}
+inline B bytes_of(const I& x) { return bit_copy<B>(x); }
+inline I words_of(const B& x) { return bit_copy<I>(x); }
+inline void store_bytes(void* p, const B& x) { __builtin_memcpy(p, x.v, 64); }
+// Sixteen times the same four bytes.
+inline B repeat_four(const void* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    return bit_copy<B>(set1_i(word));
+}
 
 }  // namespace flashmoe::portable

@@ -13,6 +13,13 @@ struct Failure : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// What this machine cannot run is said, not passed over.
+struct Skipped : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+[[noreturn]] inline void skip(const std::string& why) { throw Skipped(why); }
+
 struct Case {
     std::string name;
     std::function<void()> body;

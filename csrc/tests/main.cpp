@@ -19,6 +19,8 @@ int main(int argc, char** argv) {
         ++ran;
         try {
             test.body();
+        } catch (const check::Skipped& reason) {
+            std::printf("SKIPPED %s: %s\n", test.name.c_str(), reason.what());
         } catch (const std::exception& error) {
             ++failed;
             std::printf("FAILED %s\n  %s\n", test.name.c_str(), error.what());
