@@ -1,4 +1,4 @@
-// Attention, GatedDeltaNet and the row operations around them.
+// GatedDeltaNet, and the row operations around it and attention.
 #include <algorithm>
 #include <cmath>
 
@@ -38,32 +38,6 @@ void Cpu::combine(const Heads& outputs, const Rows& weights, const Rows* shared,
     for_rows(outputs.tokens, outputs.heads * outputs.dim, [&](Index t) {
         kernels_.combine(outputs.at(t, 0), weights.row(t), outputs.heads, shared ? shared->row(t) : nullptr,
                          shared_gate ? *shared_gate->row(t) : 0.0f, outputs.dim, out + t * outputs.dim);
-    });
-}
-
-void Cpu::attention(const Heads& q, const Heads& k, const Heads& v, KvCache& cache, float scale, float* out) {
-    const Index before = cache.length();
-    cache.append(kernels_, pool_, k, v);
-    const Index shared = q.heads / k.heads;  // query heads of one key/value head
-    const Index tiles = ceil_div(shared, kTile);
-    const Index floats = kTile * (cache.padded_dim() + cache.dim());
-    float* workers = scratch(floats);
-    pool_.run(static_cast<std::uint32_t>(q.tokens * k.heads * tiles), [&](std::uint32_t chunk, int worker) {
-        const Index tile = chunk % tiles, kv = chunk / tiles % k.heads, t = chunk / tiles / k.heads;
-        const Index first = kv * shared + tile * kTile;
-        AttentionWork work{};
-        work.heads = std::min(kTile, (kv + 1) * shared - first);
-        for (Index h = 0; h < work.heads; ++h) {
-            work.q[h] = q.at(t, first + h);
-            work.out[h] = out + (t * q.heads + first + h) * q.dim;
-        }
-        work.kv = cache.head(kv);
-        work.length = before + t + 1;
-        work.head_dim = cache.dim();
-        work.padded_dim = cache.padded_dim();
-        work.scale = scale;
-        work.scratch = workers + worker * floats;
-        kernels_.attend(work);
     });
 }
 

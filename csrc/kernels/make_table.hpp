@@ -31,6 +31,8 @@ constexpr Kernels make_table(const char* name) {
         .to_f16 = to_f16,
         .from_f16 = from_f16,
         .attend = attend,
+        .merge_attention = merge_attention,
+        .finish_attention = finish_attention,
         .conv = conv,
         .delta = delta,
         .read_all = read_all,

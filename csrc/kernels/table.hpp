@@ -34,7 +34,10 @@ struct Kernels {
 
     void (*to_f16)(const float* x, Index n, std::uint16_t* out);  // beyond the range: its largest value
     void (*from_f16)(const std::uint16_t* x, Index n, float* out);
-    void (*attend)(const AttentionWork& work);
+    // What the keys of one segment give each row of queries; rows [tokens * heads, attention_row_floats(padded_dim)].
+    void (*attend)(const AttentionWork& work, Index segment, float* rows);
+    void (*merge_attention)(float* into, const float* of_next_segment, Index rows, Index padded_dim);
+    void (*finish_attention)(const float* rows, Index row, Index head_dim, Index padded_dim, float* out);
     void (*conv)(const ConvWork& work);
     void (*delta)(const DeltaWork& work);
 

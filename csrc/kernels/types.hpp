@@ -9,6 +9,7 @@ using Index = std::int64_t;
 
 constexpr Index kGroup = 64;         // columns that share a scale and a bias (MLX affine)
 constexpr Index kBlockTokens = 64;   // tokens of one block of a key/value cache; part of the order of its sums
+constexpr Index kSegmentTokens = 512;  // tokens whose keys are attended to alone, then merged; part of it too
 constexpr Index kDeltaColumns = 64;  // columns of a GatedDeltaNet state that one chunk of work owns
 constexpr Index kTile = 4;           // rows of float activations, or heads, that share what is read for them
 
@@ -62,17 +63,20 @@ struct KvHead {
     }
 };
 
-// Up to kTile query heads of one token that read the same key/value head.
+// Queries of consecutive tokens and of the heads that read one key/value head.
 struct AttentionWork {
-    const float* q[kTile];
-    float* out[kTile];
-    Index heads;                 // how many of them
+    const float* q;  // of the first token and head
+    Index token_stride, head_stride;
+    Index tokens, heads;
     KvHead kv;
-    Index length;                // keys this query sees
+    Index length;                // keys that the first token sees; each token after it sees one more
     Index head_dim, padded_dim;  // padded to 16
     float scale;
-    float* scratch;              // kTile * (padded_dim + head_dim)
+    float* queries;              // scratch, [tokens * heads, head_dim]
 };
+
+// Floats of what a row of queries has gathered: a weighted sum of values, and 16 for what goes with it.
+[[gnu::always_inline]] inline Index attention_row_floats(Index padded_dim) { return padded_dim + 16; }
 
 // Up to kDeltaColumns columns of one value head over all tokens of a chunk.
 struct DeltaWork {

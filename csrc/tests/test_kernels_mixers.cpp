@@ -5,31 +5,38 @@ using namespace kernel_cases;
 
 TEST(kernels_attend_alike) {
     for (const Index dim : {24, 64, 100})
-        for (const Index heads : {1, 3, 4})
-            for (const Index length : {1, 63, 64, 65, 200}) {
-                const Index padded = (dim + 15) / 16 * 16;
+        for (const Index heads : {1, 3, 4, 6})
+            for (const Index length : {1, 63, 64, 65, 200, 511, 600}) {
+                const Index padded = (dim + 15) / 16 * 16, tokens = 2, last = length + tokens - 1;
                 std::vector<std::vector<std::uint16_t>> blocks;
                 std::vector<const std::uint8_t*> pointers;
-                for (Index begin = 0; begin < length; begin += kBlockTokens) {
+                for (Index begin = 0; begin < last; begin += kBlockTokens) {
                     blocks.push_back(halves((dim + padded) * kBlockTokens));
                     pointers.push_back(reinterpret_cast<const std::uint8_t*>(blocks.back().data()));
                 }
-                const auto q = floats(heads * dim);
+                const auto q = floats(tokens * heads * dim);
                 same_bits("attend", [&](const Kernels& table) {
-                    std::vector<float> out(size(heads * dim)), scratch(size(kTile * (padded + dim)));
+                    const Index rows = tokens * heads, gathered = rows * attention_row_floats(padded);
+                    std::vector<float> out(size(rows * dim)), queries(size(rows * dim)), all(size(gathered)), part(all);
                     AttentionWork work{};
-                    for (Index h = 0; h < heads; ++h) {
-                        work.q[h] = &q[size(h * dim)];
-                        work.out[h] = &out[size(h * dim)];
-                    }
+                    work.q = q.data();
+                    work.token_stride = heads * dim;
+                    work.head_stride = dim;
+                    work.tokens = tokens;
                     work.heads = heads;
                     work.kv = {pointers.data(), 0, 2 * dim * kBlockTokens};
                     work.length = length;
                     work.head_dim = dim;
                     work.padded_dim = padded;
                     work.scale = 0.125f;
-                    work.scratch = scratch.data();
-                    table.attend(work);
+                    work.queries = queries.data();
+                    table.attend(work, 0, all.data());
+                    if (last > kSegmentTokens) {
+                        table.attend(work, 1, part.data());
+                        table.merge_attention(all.data(), part.data(), rows, padded);
+                    }
+                    for (Index r = 0; r < rows; ++r)
+                        table.finish_attention(all.data(), r, dim, padded, &out[size(r * dim)]);
                     return out;
                 });
             }

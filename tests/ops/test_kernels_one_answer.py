@@ -93,6 +93,24 @@ def test_attention(seed: int, tokens: int, cut: int, kv_heads: int, shared: int,
     assert_same_everywhere(run)
 
 
+@pytest.mark.parametrize("before", [500, 1023, 1500])
+def test_long_attention_does_not_depend_on_who_takes_which_keys(before: int) -> None:
+    """Single tokens share their keys out among threads, chunks their tokens."""
+    rng = np.random.default_rng(before)
+    tokens, heads, kv_heads, dim = before + 40, 6, 2, 24
+    q, k, v = (normal(rng, tokens, n, dim) for n in (heads, kv_heads, kv_heads))
+
+    def run(ops: CpuOps) -> list[Floats]:
+        cache = ops.kv_cache(kv_heads, dim)
+        ops.attention(q[:before], k[:before], v[:before], cache, 0.3)
+        singly = [ops.attention(q[p], k[p], v[p], cache, 0.3) for p in pieces(tokens, 1) if p.start >= before]
+        whole = ops.attention(q, k, v, ops.kv_cache(kv_heads, dim), 0.3)
+        assert same_bits(whole[before:], np.concatenate(singly))
+        return [whole]
+
+    assert_same_everywhere(run)
+
+
 @quick
 @given(
     seed=seeds,
