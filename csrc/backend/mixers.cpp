@@ -43,8 +43,11 @@ void Cpu::combine(const Heads& outputs, const Rows& weights, const Rows* shared,
 
 void Cpu::causal_conv_silu(const Rows& x, const float* weight, DeltaState& state, float* out) {
     const Index channels = x.columns;
-    const Index chunk_channels = round_up(std::max<Index>(64, kChunkWork / std::max<Index>(1, 8 * x.rows)), 16);
-    pool_.run(static_cast<std::uint32_t>(ceil_div(channels, chunk_channels)), [&](std::uint32_t chunk, int) {
+    // Rows of 512 channels and more: a narrow column of a chunk, a page or more from row to row, took five times as long.
+    const Index chunk_channels = round_up(std::max<Index>(512, kChunkWork / std::max<Index>(1, 8 * x.rows)), 16);
+    const Index floats = chunk_channels * state.kernel;
+    float* workers = scratch(floats);
+    pool_.run(static_cast<std::uint32_t>(ceil_div(channels, chunk_channels)), [&](std::uint32_t chunk, int worker) {
         const Index c = chunk * chunk_channels;
         ConvWork work{};
         work.x = x.data + c;
@@ -57,6 +60,7 @@ void Cpu::causal_conv_silu(const Rows& x, const float* weight, DeltaState& state
         work.tokens = x.rows;
         work.channels = std::min(chunk_channels, channels - c);
         work.kernel = state.kernel;
+        work.taps = workers + worker * floats;
         kernels_.conv(work);
     });
 }
@@ -74,17 +78,27 @@ void Cpu::gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const 
             beta[t * heads + h] = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(b.row(t)[h]))));
         }
     });
+    // For each token and key head: q, k, q . k.
+    const Index unit = 2 * key_dim + 1;
+    float* units = more_values_.reserve(qkv.rows * key_heads * unit);
+    for_rows(qkv.rows * key_heads, 4 * key_dim, [&](Index r) {
+        const float* q = qkv.row(r / key_heads) + r % key_heads * key_dim;
+        float* to = units + r * unit;
+        kernels_.normalise_delta(q, q + key_heads * key_dim, key_dim, to, to + key_dim, to + 2 * key_dim);
+    });
     const Index parts = ceil_div(value_dim, kDeltaColumns);
-    const Index floats = round_up(key_dim * kDeltaColumns + 2 * key_dim, 16);
+    const Index floats = round_up(key_dim * kDeltaColumns, 16);
     float* workers = scratch(floats);
     pool_.run(static_cast<std::uint32_t>(heads * parts), [&](std::uint32_t chunk, int worker) {
         const Index h = chunk / parts, column = chunk % parts * kDeltaColumns;
         const Index key_head = h / (heads / key_heads);
         DeltaWork work{};
-        work.q = qkv.data + key_head * key_dim;
-        work.k = work.q + key_heads * key_dim;
+        work.q = units + key_head * unit;
+        work.k = work.q + key_dim;
+        work.along = work.k + key_dim;
+        work.token_stride = key_heads * unit;
         work.v = qkv.data + 2 * key_heads * key_dim + h * value_dim + column;
-        work.token_stride = qkv.stride;
+        work.v_stride = qkv.stride;
         work.decay = decay + h;
         work.beta = beta + h;
         work.gate_stride = heads;

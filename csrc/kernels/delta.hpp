@@ -1,6 +1,7 @@
 // GatedDeltaNet: the short convolution and the recurrence. Include after a lane header and simd/math.hpp.
 //
-// Both go token by token with their state in nearby memory, so it does not matter how tokens were cut into chunks.
+// Both go token by token with their state in the first-level cache, so it does not matter how tokens were cut into
+// chunks. The recurrence passes over its state once a token: the change of one token and the reading of the next.
 #pragma once
 
 #include "kernels/types.hpp"
@@ -9,25 +10,36 @@ namespace flashmoe::FLASHMOE_ISA {
 
 constexpr Index kMaxKernel = 16;
 
-inline void conv(const ConvWork& w) {
-    const Index past = w.kernel - 1;
-    for_lanes(w.channels, [&](Index c, int lanes) {
-        F weights[kMaxKernel], window[kMaxKernel];  // window: inputs t - past .. t
-        for (Index j = 0; j < w.kernel; ++j) {
-            float column[16] = {};
-            for (int l = 0; l < lanes; ++l) column[l] = w.weight[(c + l) * w.kernel + j];
-            weights[j] = load(column);
-        }
-        for (Index j = 0; j < past; ++j) window[j] = load_up_to(w.state + j * w.state_stride + c, lanes);
-        for (Index t = 0; t < w.tokens; ++t) {
-            window[past] = load_up_to(w.x + t * w.x_stride + c, lanes);
+// Row t of the inputs, those before the chunk included.
+inline const float* conv_row(const ConvWork& w, Index t) {
+    return t < 0 ? w.state + (t + w.kernel - 1) * w.state_stride : w.x + t * w.x_stride;
+}
+
+// Taps: how many, if it is known when compiling, else 0.
+template <int Taps>
+inline void conv_tokens(const ConvWork& w) {
+    const Index taps = Taps ? Taps : w.kernel;
+    for (Index t = 0; t < w.tokens; ++t) {
+        const float* rows[kMaxKernel];
+        for (Index j = 0; j < taps; ++j) rows[j] = conv_row(w, t + j - taps + 1);
+        for_lanes(w.channels, [&](Index c, int lanes) {
             F total = zero();
-            for (Index j = 0; j < w.kernel; ++j) total = fma(weights[j], window[j], total);
+            for (Index j = 0; j < taps; ++j)
+                total = fma(load_up_to(w.taps + j * w.channels + c, lanes), load_up_to(rows[j] + c, lanes), total);
             store_up_to(w.out + t * w.out_stride + c, silu(total), lanes);
-            for (Index j = 0; j < past; ++j) window[j] = window[j + 1];
-        }
-        for (Index j = 0; j < past; ++j) store_up_to(w.state + j * w.state_stride + c, window[j], lanes);
-    });
+        });
+    }
+}
+
+inline void conv(const ConvWork& w) {
+    if (w.tokens == 0) return;
+    for (Index j = 0; j < w.kernel; ++j)
+        for (Index c = 0; c < w.channels; ++c) w.taps[j * w.channels + c] = w.weight[c * w.kernel + j];
+    if (w.kernel == 4) conv_tokens<4>(w);
+    else conv_tokens<0>(w);
+    for (Index j = 0; j < w.kernel - 1; ++j)
+        __builtin_memcpy(w.state + j * w.state_stride, conv_row(w, w.tokens + j - w.kernel + 1),
+                         static_cast<unsigned long>(w.channels) * sizeof(float));
 }
 
 // out = x / sqrt(sum(x^2) + 1e-6) * scale
@@ -43,39 +55,62 @@ inline void l2_normalise(const float* x, Index n, float scale, float* out) {
     });
 }
 
-// One token on `Vectors` vectors of columns: two passes over the state, [key_dim][16 * Vectors].
+inline void normalise_delta(const float* q, const float* k, Index n, float* unit_q, float* unit_k, float* along) {
+    float scale[16];
+    store(scale, div(set1(1.0f), sqrt(set1(static_cast<float>(n)))));
+    l2_normalise(q, n, scale[0], unit_q);
+    l2_normalise(k, n, 1.0f, unit_k);
+    F products = zero();
+    for_lanes(n, [&](Index i, int lanes) {
+        products = fma(load_up_to(unit_q + i, lanes), load_up_to(unit_k + i, lanes), products);
+    });
+    *along = sum(products);
+}
+
+// A token's place in a DeltaWork: its normalised query and key, and what it changes of `Vectors` vectors of columns.
 template <int Vectors>
-inline void delta_token(const DeltaWork& w, Index t, const float* q, const float* k, float* state) {
-    const F decay = set1(w.decay[t * w.gate_stride]), beta = set1(w.beta[t * w.gate_stride]);
-    const float* v = w.v + t * w.token_stride;
-    float* out = w.out + t * w.out_stride;
-    F read[Vectors], written[Vectors];
-    for (int c = 0; c < Vectors; ++c) read[c] = written[c] = zero();
-    for (Index i = 0; i < w.key_dim; ++i)
-        for (int c = 0; c < Vectors; ++c)
-            read[c] = fma(mul(load(state + (i * Vectors + c) * 16), decay), set1(k[i]), read[c]);
-    F change[Vectors];
-    for (int c = 0; c < Vectors; ++c) {
-        const int lanes = static_cast<int>(w.columns - 16 * c < 16 ? w.columns - 16 * c : 16);
-        change[c] = mul(sub(load_up_to(v + 16 * c, lanes), read[c]), beta);
-    }
-    for (Index i = 0; i < w.key_dim; ++i)
+struct DeltaToken {
+    const float *q, *k;
+    F decay, change[Vectors];
+};
+
+// reads[0] = S^T k and reads[1] = S^T q of `next`, after S = decay * S + k (x) change of `last`, if there are both: one
+// pass over the state, [key_dim][16 * Vectors].
+template <int Vectors, bool Change, bool Read>
+inline void pass_state(Index key_dim, float* state, const DeltaToken<Vectors>& last, const DeltaToken<Vectors>& next,
+                       F (&reads)[2][Vectors]) {
+    for (int c = 0; c < Vectors; ++c) reads[0][c] = reads[1][c] = zero();
+    for (Index i = 0; i < key_dim; ++i)
         for (int c = 0; c < Vectors; ++c) {
             float* s = state + (i * Vectors + c) * 16;
-            const F now = fma(set1(k[i]), change[c], mul(load(s), decay));
-            store(s, now);
-            written[c] = fma(now, set1(q[i]), written[c]);
+            F now = load(s);
+            if constexpr (Change) {
+                now = fma(set1(last.k[i]), last.change[c], mul(now, last.decay));
+                store(s, now);
+            }
+            if constexpr (Read) {
+                reads[0][c] = fma(now, set1(next.k[i]), reads[0][c]);
+                reads[1][c] = fma(now, set1(next.q[i]), reads[1][c]);
+            }
         }
+}
+
+// change = (v - decay * S^T k) * beta; out = decay * S^T q + (k . q) * change, which is what S^T q is afterwards.
+template <int Vectors>
+inline void step_columns(const DeltaWork& w, Index t, const F (&reads)[2][Vectors], DeltaToken<Vectors>& token) {
+    const F beta = set1(w.beta[t * w.gate_stride]), along = set1(w.along[t * w.token_stride]);
+    token.decay = set1(w.decay[t * w.gate_stride]);
     for (int c = 0; c < Vectors; ++c) {
         const int lanes = static_cast<int>(w.columns - 16 * c < 16 ? w.columns - 16 * c : 16);
-        store_up_to(out + 16 * c, written[c], lanes);
+        const F v = load_up_to(w.v + t * w.v_stride + 16 * c, lanes);
+        token.change[c] = mul(sub(v, mul(token.decay, reads[0][c])), beta);
+        const F out = fma(along, token.change[c], mul(token.decay, reads[1][c]));
+        store_up_to(w.out + t * w.out_stride + 16 * c, out, lanes);
     }
 }
 
 template <int Vectors>
 inline void delta_columns(const DeltaWork& w) {
-    float* q = w.scratch + w.key_dim * kDeltaColumns;
-    float* k = q + w.key_dim;
     const auto each_vector = [&](const auto& step) {
         for (Index i = 0; i < w.key_dim; ++i)
             for_lanes(w.columns, [&](Index c, int lanes) {
@@ -83,18 +118,22 @@ inline void delta_columns(const DeltaWork& w) {
             });
     };
     each_vector([](const float* from, float* to, int lanes) { store(to, load_up_to(from, lanes)); });
-    const F scale = div(set1(1.0f), sqrt(set1(static_cast<float>(w.key_dim))));
-    float lanes[16];
-    store(lanes, scale);
+    DeltaToken<Vectors> last{}, next{};
+    F reads[2][Vectors];
     for (Index t = 0; t < w.tokens; ++t) {
-        l2_normalise(w.q + t * w.token_stride, w.key_dim, lanes[0], q);
-        l2_normalise(w.k + t * w.token_stride, w.key_dim, 1.0f, k);
-        delta_token<Vectors>(w, t, q, k, w.scratch);
+        next.q = w.q + t * w.token_stride;
+        next.k = w.k + t * w.token_stride;
+        if (t == 0) pass_state<Vectors, false, true>(w.key_dim, w.scratch, last, next, reads);
+        else pass_state<Vectors, true, true>(w.key_dim, w.scratch, last, next, reads);
+        step_columns<Vectors>(w, t, reads, next);
+        last = next;
     }
+    pass_state<Vectors, true, false>(w.key_dim, w.scratch, last, last, reads);
     each_vector([](float* to, const float* from, int n) { store_up_to(to, load(from), n); });
 }
 
 inline void delta(const DeltaWork& w) {
+    if (w.tokens == 0) return;
     switch ((w.columns + 15) / 16) {
         case 4: return delta_columns<4>(w);
         case 3: return delta_columns<3>(w);

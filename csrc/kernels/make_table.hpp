@@ -34,6 +34,7 @@ constexpr Kernels make_table(const char* name) {
         .merge_attention = merge_attention,
         .finish_attention = finish_attention,
         .conv = conv,
+        .normalise_delta = normalise_delta,
         .delta = delta,
         .read_all = read_all,
     };

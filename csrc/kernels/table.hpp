@@ -39,6 +39,8 @@ struct Kernels {
     void (*merge_attention)(float* into, const float* of_next_segment, Index rows, Index padded_dim);
     void (*finish_attention)(const float* rows, Index row, Index head_dim, Index padded_dim, float* out);
     void (*conv)(const ConvWork& work);
+    // unit_q = q / |q| / sqrt(n), unit_k = k / |k|, along = unit_q . unit_k
+    void (*normalise_delta)(const float* q, const float* k, Index n, float* unit_q, float* unit_k, float* along);
     void (*delta)(const DeltaWork& work);
 
     // Reads every byte once and no more: the bandwidth that the products are measured against. Some sum of them.

@@ -80,8 +80,10 @@ struct AttentionWork {
 
 // Up to kDeltaColumns columns of one value head over all tokens of a chunk.
 struct DeltaWork {
-    const float *q, *k, *v;      // of the first token; v at the first of these columns
-    Index token_stride;          // of q, k and v
+    const float *q, *k, *along;  // of the first token: unit vectors [key_dim], q scaled, and q . k
+    Index token_stride;          // of q, k and along
+    const float* v;              // of the first token, at the first of these columns
+    Index v_stride;
     const float *decay, *beta;   // of the first token
     Index gate_stride;
     float* state;                // [key_dim, .] at the first of these columns
@@ -89,7 +91,7 @@ struct DeltaWork {
     float* out;                  // of the first token, at the first of these columns
     Index out_stride;
     Index tokens, key_dim, columns;
-    float* scratch;              // key_dim * kDeltaColumns + 2 * key_dim
+    float* scratch;              // key_dim * kDeltaColumns
 };
 
 // A depthwise causal convolution of some channels; row t of x is x + t * x_stride.
@@ -102,6 +104,7 @@ struct ConvWork {
     float* out;
     Index out_stride;
     Index tokens, channels, kernel;
+    float* taps;  // scratch, [kernel, channels]
 };
 
 }  // namespace flashmoe

@@ -44,35 +44,47 @@ TEST(kernels_attend_alike) {
 
 TEST(kernels_convolve_alike) {
     for (const Index channels : {5, 16, 40})
-        for (const Index tokens : {1, 9}) {
-            const Index kernel = 4;
+        for (const auto& [tokens, kernel] : {std::pair<Index, Index>{1, 4}, {9, 4}, {2, 5}, {3, 1}}) {
             const auto x = floats(tokens * channels), weight = floats(channels * kernel);
             const auto before = floats((kernel - 1) * channels);
             same_bits("conv", [&](const Kernels& table) {
                 auto state = before;
-                std::vector<float> out(size(tokens * channels));
+                std::vector<float> out(size(tokens * channels)), taps(size(kernel * channels));
                 table.conv({x.data(), channels, weight.data(), state.data(), channels, out.data(), channels, tokens,
-                            channels, kernel});
+                            channels, kernel, taps.data()});
                 out.insert(out.end(), state.begin(), state.end());
                 return out;
             });
         }
 }
 
+TEST(kernels_normalise_keys_and_queries_alike) {
+    for (const Index n : {1, 24, 100, 128}) {
+        const auto q = floats(n), k = floats(n);
+        same_bits("normalise_delta", [&](const Kernels& table) {
+            std::vector<float> out(size(2 * n + 1));
+            table.normalise_delta(q.data(), k.data(), n, &out[0], &out[size(n)], &out[size(2 * n)]);
+            return out;
+        });
+    }
+}
+
 TEST(kernels_apply_the_delta_rule_alike) {
     for (const Index key_dim : {24, 128})
-        for (const Index columns : {7, 16, 40, 64}) {
-            const Index tokens = 5, stride = 2 * key_dim + columns;
-            const auto qkv = floats(tokens * stride), beta = floats(tokens), before = floats(key_dim * columns);
-            const std::vector<float> decay{0.9f, 0.5f, 1.0f, 0.99f, 0.0f};
-            same_bits("delta", [&](const Kernels& table) {
-                auto state = before;
-                std::vector<float> out(size(tokens * columns)), scratch(size(key_dim * kDeltaColumns + 2 * key_dim));
-                table.delta({qkv.data(), qkv.data() + key_dim, qkv.data() + 2 * key_dim, stride, decay.data(),
-                             beta.data(), 1, state.data(), columns, out.data(), columns, tokens, key_dim, columns,
-                             scratch.data()});
-                out.insert(out.end(), state.begin(), state.end());
-                return out;
-            });
-        }
+        for (const Index columns : {7, 16, 40, 64})
+            for (const Index tokens : {1, 5}) {
+                const Index stride = 2 * key_dim + 1;
+                const auto units = floats(tokens * stride, 0.1f), v = floats(tokens * columns), beta = floats(tokens);
+                const auto before = floats(key_dim * columns);
+                const std::vector<float> decay{0.9f, 0.5f, 1.0f, 0.99f, 0.0f};
+                same_bits("delta", [&](const Kernels& table) {
+                    auto state = before;
+                    std::vector<float> out(size(tokens * columns)), scratch(size(key_dim * kDeltaColumns));
+                    const float* q = units.data();
+                    table.delta({q, q + key_dim, q + 2 * key_dim, stride, v.data(), columns, decay.data(), beta.data(), 1,
+                                 state.data(), columns, out.data(), columns, tokens, key_dim, columns, scratch.data()});
+                    out.insert(out.end(), state.begin(), state.end());
+                    return out;
+                });
+            }
 }
