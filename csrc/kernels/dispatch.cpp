@@ -2,10 +2,12 @@
 
 #include <stdexcept>
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -18,9 +20,17 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx2, kernels_avx512;
 #if defined(__linux__)
 extern const Kernels kernels_amx;
+#endif
 
 namespace {
 
+// clang 14 has no name for it in __builtin_cpu_supports.
+bool converts_halves() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+
+#if defined(__linux__)
 // Whether there are tiles of bytes, and Linux lets this process use them: it has to be asked.
 bool tiles_granted() {
     unsigned a, b, c, d;
@@ -29,9 +39,9 @@ bool tiles_granted() {
     constexpr long kRequestPermission = 0x1023, kTileData = 18;
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
+#endif
 
 }  // namespace
-#endif
 #elif defined(__aarch64__) && defined(__linux__)
 extern const Kernels kernels_neon;
 #endif
@@ -39,7 +49,7 @@ extern const Kernels kernels_neon;
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_halves();
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni")) {
