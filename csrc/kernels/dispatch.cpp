@@ -17,7 +17,7 @@ namespace flashmoe {
 
 extern const Kernels kernels_portable;
 #if defined(__x86_64__)
-extern const Kernels kernels_avx2, kernels_avx512;
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
 #if defined(__linux__)
 extern const Kernels kernels_amx;
 #endif
@@ -28,6 +28,12 @@ namespace {
 bool converts_halves() {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+
+// Byte dot products on vectors of 256 bits.
+bool has_avx_vnni() {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
 }
 
 #if defined(__linux__)
@@ -59,6 +65,7 @@ std::vector<const Kernels*> available_kernels() {
 #endif
         found.push_back(&kernels_avx512);
     }
+    if (avx2 && has_avx_vnni()) found.push_back(&kernels_avxvnni);
     if (avx2) found.push_back(&kernels_avx2);
 #elif defined(__aarch64__) && defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back(&kernels_neon);

@@ -1,13 +1,16 @@
-// Sixteen float lanes and the byte dot product on AVX2 with FMA and F16C. portable.hpp says what each means.
+// Sixteen float lanes and the byte dot product on AVX2 with FMA and F16C, and with AVX-VNNI where it is compiled for
+// that. portable.hpp says what each means.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 
+#ifndef FLASHMOE_ISA
 #define FLASHMOE_ISA avx2
+#endif
 
-namespace flashmoe::avx2 {
+namespace flashmoe::FLASHMOE_ISA {
 
 struct F { __m256 a, b; };   // lanes 0 .. 7, 8 .. 15
 struct I { __m256i a, b; };
@@ -120,6 +123,9 @@ inline B field(B x) {
 // even and the odd bytes are widened first; both ways lane l gets bytes 4l .. 4l + 3.
 template <int Bits>
 inline __m256i dot_half(__m256i sum, __m256i codes, __m256i x) {
+#ifdef __AVXVNNI__
+    return _mm256_dpbusd_avx_epi32(sum, codes, x);
+#else
     if constexpr (Bits < 8) {
         const __m256i pairs = _mm256_maddubs_epi16(codes, x);
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -129,6 +135,7 @@ inline __m256i dot_half(__m256i sum, __m256i codes, __m256i x) {
         const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), _mm256_srai_epi16(x, 8));
         return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
     }
+#endif
 }
 template <int Bits>
 inline I dot(I sum, B codes, B x) {
@@ -219,4 +226,4 @@ inline B repeat_four(const void* p) {
     return {four, four};
 }
 
-}  // namespace flashmoe::avx2
+}  // namespace flashmoe::FLASHMOE_ISA
