@@ -17,7 +17,7 @@ def terminal(monkeypatch):
     with os.fdopen(ours, "rb", buffering=0) as reader, os.fdopen(theirs, "w") as writer:
         monkeypatch.setattr(progress, "Console", lambda **_: Console(file=writer))
         monkeypatch.setenv("TERM", "xterm")
-        yield lambda: (reader.read(1 << 16) or b"").decode()
+        yield lambda: b"".join(iter(lambda: reader.read(4096), None)).decode()
 
 
 def test_a_long_prompt_shows_how_far_it_is_and_how_fast(terminal, monkeypatch):
