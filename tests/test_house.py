@@ -36,8 +36,9 @@ KNOWS: dict[str, set[str]] = {
     | {"settings", "streaming"},
     "text_engine": {"chat", "demo", "engine", "files", "pack.manifest", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
+    "terminal": {"chat", "engine", "files", "text_engine"},
     "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
-    | {"demo", "evaluation", "measure", "text_engine"},
+    | {"demo", "evaluation", "measure", "terminal", "text_engine"},
     "": {"settings", "text_engine"},
 }
 # Third-party packages and the only rooms that may import them; what is not listed nobody may.
@@ -46,13 +47,15 @@ OUTSIDE: dict[str, set[str]] = {
     | {"cli"},
     "ml_dtypes": {"files", "hub", "pack", "ops", "engine"},
     "xxhash": {"files", "pack"},
-    "platformdirs": {"demo"},
+    "platformdirs": {"demo", "cli"},
+    "prompt_toolkit": {"terminal"},
     "psutil": {"measure", "streaming"},
     "tokenizers": {"chat"},
     "jinja2": {"chat"},
     "matplotlib": {"measure"},
     "click": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "terminal"},
+    "markdown_it": {"terminal"},
 }
 
 

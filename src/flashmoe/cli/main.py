@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Write a packed model's weights as a Hugging Face checkpoint.",
     "synth": "Write a packed model of true shapes with random weights.",
     "run": "Generate text from a prompt.",
+    "chat": "Talk with a model in the terminal.",
     "eval": "Measure how good a packed model's answers are.",
     "bench": "Measure how fast a packed model runs.",
     "simulate": "Replay recorded routing against cache policies and sizes.",

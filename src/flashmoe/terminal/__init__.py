@@ -1,0 +1,1 @@
+"""A conversation in a terminal: editing and history by prompt_toolkit, drawing by rich."""

@@ -1,0 +1,93 @@
+"""One answer of the model as pieces of a turn, which Ctrl-C ends early. Knows a text engine, not the screen."""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flashmoe.chat.tool_calls import Turn, thinking_is_open
+from flashmoe.chat.turn_parser import Called, Content, Thinking, TurnEvent, TurnParser
+from flashmoe.engine.generation import Statistics
+from flashmoe.text_engine import TextEngine
+
+Messages = Sequence[Mapping[str, Any]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """thinking: None for what the template does. sampling: as TextEngine.stream takes it."""
+
+    max_tokens: int | None = None
+    thinking: bool | None = None
+    sampling: Mapping[str, Any] | None = None
+
+
+class Answer:
+    """Iterate over it for the pieces; then `turn`, `stats` and whether it was `stopped` by Ctrl-C.
+
+    Raises FlashMoeError where the prompt does not fit the context or the template refuses it.
+    """
+
+    def __init__(
+        self,
+        engine: TextEngine,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]],
+        choices: Choices,
+        progress: Progress,
+    ) -> None:
+        variables = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
+        prompt = engine.template.render(messages, tools=tools or None, **variables)
+        self._parser = TurnParser(tools, thinking_open=thinking_is_open(prompt))
+        self._stream = engine.stream(
+            messages,
+            tools=tools or None,
+            max_tokens=choices.max_tokens,
+            enable_thinking=choices.thinking,
+            progress=progress,
+            **(choices.sampling or {}),
+        )
+        self._events: list[TurnEvent] = []
+
+    def __iter__(self) -> Iterator[TurnEvent]:
+        with _interrupts(self._stream.cancel):
+            for piece in self._stream:
+                yield from self._keep(self._parser.push(piece.text))
+        yield from self._keep(self._parser.finish(cut=self._stream.finish_reason != "stop"))
+
+    def _keep(self, events: list[TurnEvent]) -> list[TurnEvent]:
+        self._events += events
+        return events
+
+    @property
+    def turn(self) -> Turn:
+        """What was said so far."""
+        thinking, content = (
+            "".join(e.text for e in self._events if isinstance(e, kind)) for kind in (Thinking, Content)
+        )
+        return Turn(thinking, content, tuple(e.call for e in self._events if isinstance(e, Called)))
+
+    @property
+    def stats(self) -> Statistics:
+        return self._stream.stats
+
+    @property
+    def stopped(self) -> bool:
+        return self._stream.finish_reason == "cancelled"
+
+    @property
+    def cut(self) -> bool:
+        """max_tokens or the context ended it."""
+        return self._stream.finish_reason == "length"
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C stops the answer between two tokens and raises nothing: the engine is never left within a step."""
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
