@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from engine.watch import Watch
 from flashmoe.engine import scheduler as module
 from flashmoe.engine.generation import generate
 from flashmoe.engine.loader import load_engine
@@ -145,6 +146,30 @@ def test_cancelling_ends_a_request_within_a_step(scheduler):
     blocked.go.set()
     assert heard.wait().last == End("cancelled")
     assert len(heard.tokens) <= 1
+
+
+def test_cancelling_ends_a_prompt_inside_a_step_that_nobody_else_waits_for(engine):
+    class InLayer(Watch):
+        """Cancels in the second layer of the first forward."""
+
+        def routed(self, layer, x, ids, weights):
+            super().routed(layer, x, ids, weights)
+            if layer == 1:
+                ticket.cancel()
+
+    engine.observers.append(watch := InLayer())
+    scheduler = Scheduler(engine)
+    try:
+        blocked = Blocked()
+        ticket, heard = ask(scheduler, PROMPTS[1], blocked, max_tokens=50)
+        blocked.go.set()
+        assert heard.wait().last == End("cancelled")
+        assert [layer for layer, *_ in watch.seen] == [0, 1]
+        engine.observers.clear()
+        answered = ask(scheduler, PROMPTS[0], max_tokens=2)[1].wait()
+        assert answered.last == End("length")
+    finally:
+        scheduler.close()
 
 
 def test_a_waiting_request_can_be_cancelled_and_makes_room_in_the_queue(engine):

@@ -36,6 +36,8 @@ _COMMON_CONTEXT = 32768
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
 _SCRATCH_SHARE = 8
+_SHORT_CHUNK = 512
+"""Tokens below which reading is what a prompt waits for: to get there, a chunk may take twice its share."""
 _SHARED_CONTEXT = 4096
 """Tokens for which each of several sequences shall have room where no context is asked for; at worst it is half."""
 
@@ -156,6 +158,9 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
     affordable = 1 + left // sequences // per_token if per_token else config.max_context
     context = settings.context or min(config.max_context, _COMMON_CONTEXT, affordable)
     if settings.chunk_tokens is None:
-        while chunk < _LARGEST_CHUNK and scratch_bytes(config, 2 * chunk, sequences) <= spare // _SCRATCH_SHARE:
+        while chunk < _LARGEST_CHUNK:
+            share = spare * (2 if chunk < _SHORT_CHUNK else 1) // _SCRATCH_SHARE
+            if scratch_bytes(config, 2 * chunk, sequences) > share:
+                break
             chunk *= 2
     return attempt(smallest.budget, context, chunk, sequences), Limits(context, chunk, sequences)

@@ -41,6 +41,10 @@ class Prefixes(Protocol):
         """Keep a copy of the state after exactly these tokens."""
 
 
+class _CancelledError(Exception):
+    """Nobody waits any more for what a step computes."""
+
+
 class _Nothing:
     """Prefixes that keeps none."""
 
@@ -61,7 +65,7 @@ class Ticket:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """End after the step that is being computed, with End("cancelled")."""
+        """End after the step that is being computed, or in it if nobody else waits for it, with End("cancelled")."""
         self.cancelled = True
 
 
@@ -150,7 +154,7 @@ class Scheduler:
         return Load(len(self._waiting), len(self._running), self._store_stats)
 
     def close(self) -> None:
-        """Cancel everything and wait for the step that is being computed."""
+        """Cancel everything and wait until that has come through."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -202,15 +206,20 @@ class Scheduler:
 
     def _step(self) -> None:
         parts = self._parts()
+
+        def check(_: float) -> None:
+            if self._closing or all(sequence.ticket.cancelled for sequence, _ in parts):
+                raise _CancelledError
+
         try:
-            x = self.engine.forward([(sequence.state, tokens) for sequence, tokens in parts])
+            x = self.engine.forward([(sequence.state, tokens) for sequence, tokens in parts], check)
             ends = np.cumsum([len(tokens) for _, tokens in parts]) - 1
             ready = [(s, end) for (s, _), end in zip(parts, ends, strict=True) if not s.prompt_left]
             rows = np.asarray(self.engine.decoder.logits(x[[end for _, end in ready]])) if ready else ()
         except Exception as error:
             # Layers may have gone different ways: none of these sequences can go on.
             for sequence, _ in parts:
-                sequence.end(Failed(error))
+                sequence.end(End("cancelled") if isinstance(error, _CancelledError) else Failed(error))
             ready, rows = [], ()
         self._store_stats = self.engine.store.stats
         for sequence, tokens in parts:
