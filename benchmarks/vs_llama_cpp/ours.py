@@ -21,7 +21,7 @@ def main() -> None:
     directory, threads, everything = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1"
     tokens = json.load(sys.stdin)
     started = perf_counter()
-    with load_engine(directory, Settings(threads=threads, context=1024, chunk_tokens=64)) as engine:
+    with load_engine(directory, Settings(threads=threads, context=1024, chunk_tokens=64, learn=False)) as engine:
         if everything:
             read_every_expert(engine)
         loaded = perf_counter() - started

@@ -6,7 +6,7 @@ the run. Invariant: what was written is gone afterwards. Knows the engine as a w
 """
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -43,13 +43,13 @@ def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: in
         packed = Path(directory) / "rehearsal"
         choices = Choices("rehearsal", expert_bits=bits[0], trunk_bits=bits[1])
         synth_config(_few_layers(c), choices, packed, lambda *_: None)
-        settings = Settings(threads=threads, context=4 * _TOKENS)
+        settings = Settings(threads=threads, context=4 * _TOKENS, learn=False)
         with load_engine(packed, settings) as engine:
             _watch(engine)
             token, warm = _decode(engine), _watch(engine)
             plan = engine.plan
         least = plan.total - plan.arena + 2 * c.top_k * plan.slot_bytes
-        with load_engine(packed, Settings(threads=threads, context=4 * _TOKENS, memory=least)) as engine:
+        with load_engine(packed, replace(settings, memory=least)) as engine:
             missing = _watch(engine)
         head = head_bytes / packed_sizes(packed).head
     # The clock itself takes time, so only the proportions are its.
