@@ -60,6 +60,8 @@ class Settings:
     foresight: reads what the next layer's router would choose for this layer's hidden state, while the disk is idle.
     Does not change answers.
     overlap: False waits for all experts of a layer before it computes with any; for measuring what overlap gains.
+    snapshots: bytes of the budget that saved states of sequences may hold; None: a share, for whoever serves
+    conversations.
     """
 
     memory: int | None = None
@@ -73,6 +75,7 @@ class Settings:
     learn: bool = True
     foresight: bool = False
     overlap: bool = True
+    snapshots: int | None = 0
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -83,6 +86,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise FlashMoeError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if self.snapshots is not None and (type(self.snapshots) is not int or self.snapshots < 0):
+            raise FlashMoeError(f"snapshots must be a number of bytes of at least 0, not {self.snapshots!r}.")
 
     @classmethod
     def from_keywords(cls, **choices: Any) -> Self:
@@ -90,6 +95,7 @@ class Settings:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(choices) - known):
             raise FlashMoeError(f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
-        if isinstance(choices.get("memory"), str):
-            choices["memory"] = parse_bytes(choices["memory"])
+        for name in ("memory", "snapshots"):
+            if isinstance(choices.get(name), str):
+                choices[name] = parse_bytes(choices[name])
         return cls(**choices)

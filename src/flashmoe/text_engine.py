@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import model_directory
-from flashmoe.engine.engine import Engine, Progress
+from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import Generation, Statistics, generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
+from flashmoe.engine.session import Progress
 from flashmoe.errors import FlashMoeError
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings

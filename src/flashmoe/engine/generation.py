@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flashmoe.engine.batch import Tokens
-from flashmoe.engine.engine import Engine, Progress
+from flashmoe.engine.engine import Engine
 from flashmoe.engine.sampling import Sampler, Sampling
+from flashmoe.engine.session import Progress
 from flashmoe.errors import FlashMoeError
 from flashmoe.streaming.experts import StoreStats
 

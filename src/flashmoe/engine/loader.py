@@ -14,6 +14,7 @@ from flashmoe.engine.shrinking import Shrinking
 from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token
 from flashmoe.engine.trunk import Trunk
 from flashmoe.errors import CapacityError, FlashMoeError, FormatError
+from flashmoe.files.checksum import checksum
 from flashmoe.files.jsonfile import read_object
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, ModelConfig
@@ -36,6 +37,7 @@ _COMMON_CONTEXT = 32768
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
 _SCRATCH_SHARE = 8
+_SNAPSHOT_SHARE = 16
 _SHORT_CHUNK = 512
 """Tokens below which reading is what a prompt waits for: to get there, a chunk may take twice its share."""
 _SHARED_CONTEXT = 4096
@@ -74,7 +76,8 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
     generation = directory / "generation_config.json"
     defaults = read_object(generation) if generation.exists() else {}
-    engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, learned)
+    identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k}".encode())
+    engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, identity, learned)
     if settings.foresight and own_cache:
         engine.foresight = Foresight(ops, decoder.layers, config.eps, config.top_k)
         engine.observers.append(engine.foresight)
@@ -135,11 +138,11 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
     fixed, per_token = fixed_state_bytes(config), state_bytes_per_token(ops, config)
     product = ops.product_bytes(config.vocab, config.hidden)  # the head is the largest matrix
 
-    def attempt(budget: int | None, context: int, chunk: int, sequences: int) -> MemoryPlan:
+    def attempt(budget: int | None, context: int, chunk: int, sequences: int, saved: int) -> MemoryPlan:
         return plan(
             budget=budget,
             trunk=manifest.trunk.bytes,
-            state=sequences * (fixed + context * per_token),
+            state=sequences * (fixed + context * per_token) + saved,
             scratch=scratch_bytes(config, chunk, sequences) + product,
             slot_bytes=slot_bytes,
             top_k=config.top_k,
@@ -148,8 +151,9 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
         )
 
     chunk = settings.chunk_tokens or 1
-    smallest = attempt(settings.memory, settings.context or 1, chunk, 1)
+    smallest = attempt(settings.memory, settings.context or 1, chunk, 1, settings.snapshots or 0)
     spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
+    snapshots = spare // _SNAPSHOT_SHARE if settings.snapshots is None else settings.snapshots
     share = spare // _STATE_SHARE
     usual = settings.context or min(config.max_context, _SHARED_CONTEXT)
     sequences = min(settings.sequences, 1 + share // (fixed + usual * per_token + 4 * config.vocab))
@@ -163,4 +167,5 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
             if scratch_bytes(config, 2 * chunk, sequences) > share:
                 break
             chunk *= 2
-    return attempt(smallest.budget, context, chunk, sequences), Limits(context, chunk, sequences)
+    limits = Limits(context, chunk, sequences, snapshots)
+    return attempt(smallest.budget, context, chunk, sequences, snapshots), limits

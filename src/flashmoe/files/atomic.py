@@ -18,9 +18,9 @@ from flashmoe.errors import CapacityError, FlashMoeError
 SUFFIX = ".partial"
 
 
-def partial_path(path: Path) -> Path:
-    """The temporary name `path` is written under."""
-    return path.with_name(f".{path.name}{SUFFIX}")
+def partial_path(path: Path, owner: str = "") -> Path:
+    """The temporary name `path` is written under; owner: tells apart processes that may write the same file."""
+    return path.with_name(f".{path.name}{owner and '.'}{owner}{SUFFIX}")
 
 
 @contextmanager
@@ -61,9 +61,9 @@ class NewFile:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[NewFile]:
+def atomic_file(path: Path, owner: str = "") -> Iterator[NewFile]:
     """Write `path` atomically. On any exception the temporary file is removed and `path` stays as it was."""
-    temporary = partial_path(path)
+    temporary = partial_path(path, owner)
     with writing_errors(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:

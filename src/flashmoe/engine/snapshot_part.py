@@ -1,0 +1,103 @@
+"""One file of a saved session: keys and values of some consecutive tokens, and, in the last, the recurrent states.
+
+    header          magic, format, model, the tokens' first and last position (docs/sessions.md)
+    tokens          int32
+    rows            of each attention layer in turn, as `KeyValueState.read` gives them
+    states          of each GatedDeltaNet layer in turn, conv and recurrent, float32; in the last part alone
+    checksum        16 hex digits of the xxh3-64 of all before
+
+Invariant: a part is appended to a state whole or not at all. Knows neither where files lie nor which are wanted.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.engine.batch import Tokens
+from flashmoe.engine.state import SequenceState
+from flashmoe.errors import FormatError
+from flashmoe.files.atomic import atomic_file
+from flashmoe.files.checksum import checksum
+
+FORMAT = 1
+"""Counts up with this layout, and with any change of kernels that moves the bits of a state."""
+_HEADER = struct.Struct("<8sII16sQQ")
+_MAGIC = b"flashmoe"
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens begin .. end - 1 of `tokens`; last: the recurrent states after `end` are in it too."""
+
+    model: str
+    tokens: Tokens
+    begin: int
+    end: int
+    last: bool
+
+    @property
+    def head(self) -> bytes:
+        header = _HEADER.pack(_MAGIC, FORMAT, self.last, self.model.encode(), self.begin, self.end)
+        return header + np.ascontiguousarray(self.tokens[self.begin : self.end]).tobytes()
+
+    def nbytes(self, state: SequenceState) -> int:
+        """The whole file, for sequences like `state`."""
+        rows = sum(cache.row_bytes for cache in state.caches) * (self.end - self.begin)
+        return len(self.head) + rows + sum(a.nbytes for a in self._arrays(state)) + _DIGITS
+
+    def _arrays(self, state: SequenceState) -> Iterator[NDArray[np.float32]]:
+        for mixer in state.recurrent if self.last else []:
+            yield mixer.conv
+            yield mixer.recurrent
+
+    def write(self, path: Path, state: SequenceState) -> None:
+        """Raises FlashMoeError with a sentence. The name under which it is written first is this process's own."""
+        with atomic_file(path, owner=str(os.getpid())) as file:
+            file.write(self.head)
+            for cache in state.caches:
+                rows = np.empty((self.end - self.begin, cache.row_bytes), np.uint8)
+                cache.read(self.begin, self.end, rows)
+                file.write(rows)
+            for array in self._arrays(state):
+                file.write(np.ascontiguousarray(array))
+            file.write(file.xxh3.encode())
+
+    def read(self, path: Path, state: SequenceState) -> None:
+        """Go on with a state after `begin` tokens. Raises FormatError for any other content than `write` wrote, and
+        OSError."""
+        data = _content(path, self.nbytes(state))
+        body, head = data[:-_DIGITS], self.head
+        if checksum(body) != data[-_DIGITS:].tobytes().decode("latin-1"):
+            raise FormatError(f"{path} is damaged")
+        if body[: len(head)].tobytes() != head:
+            raise FormatError(f"{path} is of another model, format or text")
+        at = len(head)
+        for cache in state.caches:
+            size = (self.end - self.begin) * cache.row_bytes
+            cache.append(body[at : at + size].reshape(self.end - self.begin, cache.row_bytes))
+            at += size
+        for array in self._arrays(state):
+            np.copyto(array, body[at : at + array.nbytes].view(np.float32).reshape(array.shape))
+            at += array.nbytes
+        state.length = self.end
+
+
+def _content(path: Path, size: int) -> NDArray[Any]:
+    with path.open("rb", buffering=0) as file:
+        found = os.fstat(file.fileno()).st_size
+        if found != size:
+            raise FormatError(f"{path} has {found} bytes, not {size}")
+        data = np.empty(size, np.uint8)
+        rest = data.data
+        while len(rest):
+            if not (got := file.readinto(rest)):
+                raise FormatError(f"{path} became shorter while it was read")
+            rest = rest[got:]
+    return data
