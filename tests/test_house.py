@@ -25,7 +25,7 @@ KNOWS: dict[str, set[str]] = {
     "ops.reference": {"ops.weights", "ops.interface"},
     "ops.cpu": {"ops.weights", "ops.interface", "_native"},
     "ops": {"ops.weights", "ops.interface", "ops.reference", "ops.cpu"},
-    "streaming": {"_native", "ops.weights", "settings"},
+    "streaming": {"_native", "files", "ops.weights", "settings"},
     "hub": {"files", "ops.weights"},
     "models": {"files", "ops.weights", "ops.interface"},
     "pack.manifest": {"files", "ops.weights"},

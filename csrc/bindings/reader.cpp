@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -80,6 +81,17 @@ Ticket submit_many(PyReader& reader, int file, const std::vector<std::uint64_t>&
     return reader.native.submit(file, bytes, places, buffer.native, to_priority(priority));
 }
 
+// Listens for Ctrl-C meanwhile: a disk may take seconds.
+void await_any(PyReader& reader, const std::vector<Ticket>& tickets) {
+    while (true) {
+        {
+            nb::gil_scoped_release release;
+            if (reader.native.await_any(tickets, std::chrono::milliseconds(100))) return;
+        }
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    }
+}
+
 nb::tuple read_log(const PyReader& reader) {
     const ReadLog log = reader.native.log();
     nb::list events;
@@ -140,10 +152,7 @@ void bind_reader(nb::module_& m) {
             "wait_any",
             [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.wait_any(tickets); },
             nb::arg("tickets"), unlocked())
-        .def(
-            "await_any",
-            [](PyReader& self, const std::vector<Ticket>& tickets) { self.native.await_any(tickets); },
-            nb::arg("tickets"), unlocked())
+        .def("await_any", &await_any, nb::arg("tickets"))
         .def("ended", [](PyReader& self, const std::vector<Ticket>& tickets) { return self.native.ended(tickets); },
              nb::arg("tickets"))
         .def("cancel", [](PyReader& self, Ticket ticket) { return self.native.cancel(ticket); }, nb::arg("ticket"))

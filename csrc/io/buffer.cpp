@@ -1,3 +1,6 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  // mlock2
+#endif
 #include "io/buffer.hpp"
 
 #include <sys/mman.h>
@@ -39,6 +42,12 @@ void Buffer::release(std::size_t position, std::size_t bytes) {
     madvise(data_ + begin, end - begin, MADV_DONTNEED);
 }
 
-bool Buffer::lock() { return mlock(data_, size_) == 0; }
+bool Buffer::lock() {
+#ifdef MLOCK_ONFAULT
+    return mlock2(data_, size_, MLOCK_ONFAULT) == 0;
+#else
+    return false;
+#endif
+}
 
 }  // namespace flashmoe

@@ -23,7 +23,8 @@ public:
     std::byte* data() const { return data_; }
     std::size_t size() const { return size_; }
 
-    // Pins the pages in memory (and so touches them all); false where the limits of the process forbid it.
+    // Pins the pages in memory, each from when it is first touched; false where the limits of the process forbid it
+    // or the system cannot.
     bool lock();
 
     // Gives back the memory of the pages that lie wholly in [position, position + bytes), which nobody may be reading

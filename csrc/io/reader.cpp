@@ -77,10 +77,10 @@ std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
     return done;
 }
 
-void Reader::await_any(std::span<const Ticket> tickets) {
+bool Reader::await_any(std::span<const Ticket> tickets, std::chrono::milliseconds patience) {
     if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
     std::unique_lock lock(mutex_);
-    finished_.wait(lock, [&] { return !done_of(tickets).empty(); });
+    return finished_.wait_for(lock, patience, [&] { return !done_of(tickets).empty(); });
 }
 
 std::vector<Ticket> Reader::ended(std::span<const Ticket> tickets) {

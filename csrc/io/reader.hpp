@@ -72,8 +72,9 @@ public:
     // throws its ReadError and spends that ticket alone.
     std::vector<Ticket> wait_any(std::span<const Ticket> tickets);
 
-    // Waits until at least one has ended and spends none: whoever is interrupted here has lost nothing.
-    void await_any(std::span<const Ticket> tickets);
+    // Waits until at least one has ended, or false once the time is up, and spends none: whoever is interrupted here has
+    // lost nothing.
+    bool await_any(std::span<const Ticket> tickets, std::chrono::milliseconds patience);
 
     // wait_any without waiting: perhaps none has ended.
     std::vector<Ticket> ended(std::span<const Ticket> tickets);

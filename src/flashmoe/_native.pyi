@@ -26,7 +26,7 @@ class Buffer:
         for a range outside."""
 
     def lock(self) -> bool:
-        """Pin the pages in memory; False where the limits of the process forbid it."""
+        """Pin the pages in memory, each from when it is first touched; False where limits or system do not let."""
 
 class Reader:
     """A pool of threads that read parts of files into buffers, first come first served; a prefetch starts when no

@@ -62,6 +62,7 @@ class Settings:
     overlap: False waits for all experts of a layer before it computes with any; for measuring what overlap gains.
     snapshots: bytes of the budget that saved states of sequences may hold; None: a share, for whoever serves
     conversations.
+    verify_reads: check every record against its checksum as it is read: a damaged one is an error, not a wrong answer.
     """
 
     memory: int | None = None
@@ -76,6 +77,7 @@ class Settings:
     foresight: bool = False
     overlap: bool = True
     snapshots: int | None = 0
+    verify_reads: bool = False
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -88,6 +90,8 @@ class Settings:
                 raise FlashMoeError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if self.snapshots is not None and (type(self.snapshots) is not int or self.snapshots < 0):
             raise FlashMoeError(f"snapshots must be a number of bytes of at least 0, not {self.snapshots!r}.")
+        if not isinstance(self.verify_reads, bool):
+            raise FlashMoeError(f"verify_reads must be True or False, not {self.verify_reads!r}.")
 
     @classmethod
     def from_keywords(cls, **choices: Any) -> Self:

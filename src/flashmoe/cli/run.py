@@ -17,7 +17,7 @@ from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, CACHES, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
 
-_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache")
+_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache", "verify_reads")
 
 
 @click.command("run")
@@ -41,6 +41,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "ca
 )
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
+@click.option("--verify-reads", is_flag=True, help="Check every record that is read against its checksum.")
 @click.option("--temperature", type=float, help="0 is greedy [this and the next: default as the checkpoint says]")
 @click.option("--top-k", type=int)
 @click.option("--top-p", type=float)

@@ -83,7 +83,7 @@ class Engine:
         experts = f"{chosen} experts per token"
         if chosen != self.own_top_k:
             experts += f" and not the model's {self.own_top_k}, which changes its answers"
-        reads = f"{'direct' if self.store.direct else 'buffered'} reads"
+        reads = f"{'direct' if self.store.direct else 'buffered'} reads into {self.store.arena}"
         if not self.store.keep:
             reads += ", experts left to the page cache"
         return f"{self.ops.device}; {self.plan}; {reads}; context {self.limits.context}; {experts}"

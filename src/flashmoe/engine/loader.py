@@ -57,17 +57,28 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     ops = make_ops(settings.backend, settings.threads or physical_cores())
     memory, limits = plan_memory(manifest, ops, config, settings)
     trunk = Trunk(manifest.trunk.path)
+    if settings.verify_reads and checksum(trunk.bytes) != manifest.trunk.xxh3:
+        raise FormatError(
+            f"{manifest.trunk.path} is not as it was packed: its bytes do not have the xxh3 of flashmoe.json. Check "
+            f"the model with `flashmoe verify {directory}`, and pack it again."
+        )
     weights = trunk.handles(ops, described)
     layouts = {id(layout): ops.layout(layout) for layout in manifest.layouts}
     own_cache = settings.cache == "arena"
     learned = LearnedUses(directory, config.layers, config.experts) if settings.learn else None
     store = ExpertStore(
         [
-            ExpertFile(layer.path, layer.data_offset, layer.experts, manifest.layout(i).record_bytes)
+            ExpertFile(
+                layer.path,
+                layer.data_offset,
+                layer.experts,
+                manifest.layout(i).record_bytes,
+                layer.records_xxh3 if settings.verify_reads else "",
+            )
             for i, layer in enumerate(manifest.layers)
         ],
         memory.slots,
-        direct=own_cache,
+        direct=None if own_cache else False,
         policy=partial(LeastFrequentRecentlyUsed, shares=learned.shares) if learned else LeastFrequentRecentlyUsed,
         keep=own_cache,
         overlap=settings.overlap,

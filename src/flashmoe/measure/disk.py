@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from flashmoe._native import Buffer
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.settings import format_bytes
+from flashmoe.streaming.pagecache import forget
 from flashmoe.streaming.reader import ExpertFile, RecordReader
 
 DEPTHS = (1, 2, 4, 8, 16)
@@ -110,7 +111,8 @@ def probe_disk(files: Sequence[ExpertFile], depths: Sequence[int] = DEPTHS, seco
     cold = True
     buffered = []
     for depth in depths:
-        cold &= _forget(files)
+        for file in files:
+            cold &= forget(file.path, file.data_offset, file.experts * file.record_bytes)
         buffered.append(_rate(files, depth, buffer, seconds, direct=False)[0])
     return DiskProbe(record_bytes, tuple(direct), tuple(buffered), cold)
 
@@ -145,25 +147,3 @@ def _shuffled(files: Sequence[ExpertFile], seed: int) -> Iterator[tuple[int, int
     """(layer, expert) of every record, each once. Another order for every row, lest a cache of the drive knows it."""
     records = [(layer, expert) for layer, file in enumerate(files) for expert in range(file.experts)]
     return (records[i] for i in np.random.default_rng(seed).permutation(len(records)).tolist())
-
-
-def _forget(files: Sequence[ExpertFile]) -> bool:
-    """Ask the page cache to drop the files; whether it did, as far as a byte in the middle of each tells."""
-    gone = True
-    with ExitStack() as stack:
-        for file in files:
-            fd = os.open(file.path, os.O_RDONLY)
-            stack.callback(os.close, fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            gone &= _is_gone(fd, file.data_offset + file.experts // 2 * file.record_bytes)
-    return gone
-
-
-def _is_gone(fd: int, offset: int) -> bool:
-    try:
-        os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:  # this file system does not tell, as one in memory does not
-        pass
-    return False

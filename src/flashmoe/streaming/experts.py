@@ -23,6 +23,7 @@ from flashmoe.streaming.lease import Late, Lease
 from flashmoe.streaming.pending import PendingReads
 from flashmoe.streaming.policy import LeastFrequentRecentlyUsed, PolicyFactory
 from flashmoe.streaming.reader import DEMAND, ExpertFile, LoggedRead, Read, RecordReader
+from flashmoe.streaming.readmode import choose_direct
 from flashmoe.streaming.slots import SlotTable
 
 READ_THREADS = 8
@@ -73,10 +74,10 @@ class ExpertStore:
     """The experts of a model behind an arena of `slots` records, filled from disk on demand.
 
     One file a layer, in layer order; records may differ in size between layers. `direct` reads bypass the page cache
-    where the file system allows it. keep: False forgets an expert when its lease ends and reads it again for the next,
-    trusting the page cache. overlap: False lets `fetch` wait until everything is read. uses: int64 [layers, experts],
-    how many tokens wanted each. Raises FlashMoeError for a file that is missing, unreadable or short, and CapacityError
-    if the arena cannot be had.
+    where the file system allows it; None: where a short measurement favours it. keep: False forgets an expert when its
+    lease ends and reads it again for the next, trusting the page cache. overlap: False lets `fetch` wait until
+    everything is read. uses: int64 [layers, experts], how many tokens wanted each. Raises FlashMoeError for a file that
+    is missing, unreadable or short, and CapacityError if the arena cannot be had.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class ExpertStore:
         slots: int,
         *,
         threads: int = READ_THREADS,
-        direct: bool = True,
+        direct: bool | None = None,
         policy: PolicyFactory = LeastFrequentRecentlyUsed,
         keep: bool = True,
         overlap: bool = True,
     ) -> None:
         self.keep, self._overlap = keep, overlap
-        self._reader = RecordReader(files, threads, direct)
+        self._reader = RecordReader(files, threads, choose_direct(files) if direct is None else direct)
         self.arena = Arena(slots, max(file.record_bytes for file in files))
         self._slots = SlotTable(slots, len(files), max(file.experts for file in files), policy)
         self._reads = PendingReads(self._reader, self._slots, self.arena)

@@ -1,15 +1,20 @@
 """Reads of expert records by a pool of native threads, with errors a user can act on.
 
-Invariant: every read that was submitted ends exactly once, as `done` with or without an `error`, or is withdrawn.
-Knows files and records; does not know which records are worth keeping.
+Invariant: every read that was submitted ends exactly once, as `done` with or without an `error`, or is withdrawn; where
+checksums are known, without an error means that the bytes are those that were packed. Knows files and records; does
+not know which records are worth keeping.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flashmoe._native import Buffer, Reader, ReadError
 from flashmoe.errors import FlashMoeError
+from flashmoe.files.checksum import checksum
 
 DEMAND = 0
 PREFETCH = 1
@@ -19,13 +24,15 @@ PREFETCH = 1
 class ExpertFile:
     """The records of one layer: record e lies at data_offset + e * record_bytes of `path`.
 
-    With data_offset and record_bytes multiples of 4096, reads can bypass the page cache.
+    With data_offset and record_bytes multiples of 4096, reads can bypass the page cache. checksums: 16 hex digits of
+    xxh3-64 a record, to be checked as each lands; empty: unchecked.
     """
 
     path: Path
     data_offset: int
     experts: int
     record_bytes: int
+    checksums: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +43,8 @@ class Read:
     layer: int
     expert: int
     slot: int
+    landing: NDArray[np.uint8] | None = None
+    """Where the record will be, if it is to be checked."""
     done: bool = False
     error: FlashMoeError | None = None
 
@@ -54,19 +63,25 @@ class LoggedRead:
 
 
 class RecordReader:
-    """Reads whole records of the given layers. Opens every file at once: a missing one is known at the start."""
+    """Reads whole records of the given layers, past the page cache (`direct`, for all or each file) where the file
+    system can. Opens every file at once: a missing one is known at the start."""
 
-    def __init__(self, files: Sequence[ExpertFile], threads: int, direct: bool) -> None:
+    def __init__(self, files: Sequence[ExpertFile], threads: int, direct: bool | Sequence[bool]) -> None:
         self._files = tuple(files)
         self._native = Reader(threads)
-        self._ids = [self._open(layer, direct) for layer in range(len(self._files))]
+        each = [direct] * len(files) if isinstance(direct, bool) else direct
+        try:
+            self._ids = [self._open(layer, choice) for layer, choice in enumerate(each)]
+        except FlashMoeError:
+            self._native.close()
+            raise
 
     def submit(self, layer: int, expert: int, slot: int, buffer: Buffer, position: int, priority: int = DEMAND) -> Read:
         """Queue the read of a record to buffer[position:]. Reads of one priority start in the order submitted."""
         file = self._files[layer]
         offset = file.data_offset + expert * file.record_bytes
         ticket = self._native.submit(self._ids[layer], offset, file.record_bytes, buffer, position, priority)
-        return Read(ticket, layer, expert, slot)
+        return Read(ticket, layer, expert, slot, self._landing(file, buffer, position))
 
     def submit_many(
         self,
@@ -81,7 +96,10 @@ class RecordReader:
         file = self._files[layer]
         offsets = [file.data_offset + expert * file.record_bytes for expert in experts]
         first = self._native.submit_many(self._ids[layer], offsets, file.record_bytes, buffer, positions, priority)
-        return [Read(first + i, layer, *each) for i, each in enumerate(zip(experts, slots, strict=True))]
+        return [
+            Read(first + i, layer, expert, slot, self._landing(file, buffer, position))
+            for i, (expert, slot, position) in enumerate(zip(experts, slots, positions, strict=True))
+        ]
 
     def wait_any(self, reads: Iterable[Read]) -> list[Read]:
         """Wait until at least one of them has ended; those that have, marked done, one that failed with its error."""
@@ -105,6 +123,8 @@ class RecordReader:
             ended = [failed]
         for read in ended:
             read.done = True
+            if read.landing is not None and read.error is None:
+                read.error = self._check(read, read.landing)
         return ended
 
     def withdraw(self, read: Read) -> bool:
@@ -169,6 +189,19 @@ class RecordReader:
                 f"The experts of layer {layer} cannot be opened: {file.path}: {error.strerror}. "
                 f"Check the model with {_verify(file)}."
             ) from error
+
+    def _landing(self, file: ExpertFile, buffer: Buffer, position: int) -> NDArray[np.uint8] | None:
+        return buffer.array[position : position + file.record_bytes] if file.checksums else None
+
+    def _check(self, read: Read, record: NDArray[np.uint8]) -> FlashMoeError | None:
+        file = self._files[read.layer]
+        packed = file.checksums[16 * read.expert : 16 * (read.expert + 1)]
+        if (found := checksum(record)) == packed:
+            return None
+        return FlashMoeError(
+            f"Expert {read.expert} of layer {read.layer} is not as it was packed: its bytes in {file.path} have the "
+            f"xxh3 {found}, and flashmoe.json says {packed}. Check the model with {_verify(file)}, and pack it again."
+        )
 
     def _explain(self, read: Read, error: ReadError) -> FlashMoeError:
         file = self._files[read.layer]
