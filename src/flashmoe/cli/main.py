@@ -77,6 +77,9 @@ def run(arguments: list[str]) -> int:
         where = f" ({error.filename})" if error.filename else ""
         click.echo(f"flashmoe: {error.strerror or error}{where}.", err=True)
         return 1
+    except MemoryError:
+        click.echo("flashmoe: The system refused memory; give the run less to hold by --memory.", err=True)
+        return 1
     except click.exceptions.Exit as stop:
         return stop.exit_code
     return 0
