@@ -38,7 +38,10 @@ void Buffer::release(std::size_t position, std::size_t bytes) {
     if (position > size_ || bytes > size_ - position) throw std::invalid_argument("the range is not in the buffer");
     const std::size_t begin = round_up(position, kPage), end = (position + bytes) / kPage * kPage;
     if (begin >= end) return;
-    munlock(data_ + begin, end - begin);  // locked pages would be refused
+#ifdef MADV_DONTNEED_LOCKED
+    if (madvise(data_ + begin, end - begin, MADV_DONTNEED_LOCKED) == 0) return;
+#endif
+    munlock(data_ + begin, end - begin);  // a kernel before 5.18 keeps what is locked
     madvise(data_ + begin, end - begin, MADV_DONTNEED);
 }
 

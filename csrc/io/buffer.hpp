@@ -28,7 +28,7 @@ public:
     bool lock();
 
     // Gives back the memory of the pages that lie wholly in [position, position + bytes), which nobody may be reading
-    // into: they are zeroed, no longer locked, and take memory again when touched. Throws std::invalid_argument.
+    // into: they are zeroed and take memory again when touched. Throws std::invalid_argument.
     void release(std::size_t position, std::size_t bytes);
 
 private:

@@ -6,6 +6,8 @@
 
 using namespace records;
 
+static constexpr std::chrono::minutes kMinute{1};
+
 TEST(reader_fills_slots_with_the_records_of_the_file) {
     const TemporaryFile file;
     for (const bool direct : {false, true}) {
@@ -53,14 +55,14 @@ TEST(reader_awaits_without_spending) {
     const int id = reader.open(file.path, false);
     const auto buffer = make_buffer();
     const std::vector<Ticket> tickets{submit(reader, id, 3, buffer, 0), submit(reader, id, kRecords, buffer, 1)};
-    reader.await_any(tickets);
-    reader.await_any({&tickets[1], 1});  // its failure is for those who spend it
+    CHECK(reader.await_any(tickets, kMinute));
+    CHECK(reader.await_any({&tickets[1], 1}, kMinute));  // its failure is for those who spend it
     CHECK_THROWS(ReadError, reader.ended({&tickets[1], 1}));
-    reader.await_any({&tickets[0], 1});
+    CHECK(reader.await_any({&tickets[0], 1}, kMinute));
     CHECK(reader.ended({&tickets[0], 1}) == std::vector<Ticket>{tickets[0]});
     CHECK(reader.ended({}).empty());
-    CHECK_THROWS(std::invalid_argument, reader.await_any({}));
-    CHECK_THROWS(std::invalid_argument, reader.await_any(tickets));
+    CHECK_THROWS(std::invalid_argument, reader.await_any({}, kMinute));
+    CHECK_THROWS(std::invalid_argument, reader.await_any(tickets, kMinute));
 }
 
 TEST(reader_wait_any_returns_what_has_ended) {

@@ -193,6 +193,19 @@ TEST(reader_may_be_destroyed_with_reads_in_flight) {
     CHECK_EQUAL(open_descriptors(), before);
 }
 
+TEST(reader_waits_no_longer_than_told) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    const Ticket ticket = submit(reader, id, 0, buffer, 0);
+    CHECK(!reader.await_any({&ticket, 1}, std::chrono::milliseconds(1)));
+    open_gate();
+    reader.wait(ticket);
+    CHECK(holds_record(*buffer, 0, 0));
+}
+
 TEST(reader_close_ends_every_wait) {
     const TemporaryFile file;
     shut_gate();

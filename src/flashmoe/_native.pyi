@@ -22,7 +22,7 @@ class Buffer:
         """A writable view of all bytes, which keeps the memory alive."""
 
     def release(self, position: int, nbytes: int) -> None:
-        """Give back the memory of the pages wholly inside: zeroed, unlocked, and taken again when touched. ValueError
+        """Give back the memory of the pages wholly inside: zeroed, and taken again when touched. ValueError
         for a range outside."""
 
     def lock(self) -> bool:
