@@ -6,11 +6,13 @@ Each row is a process of its own that reads a prompt of random tokens. Resident:
 starts. With a share, the process may hold so much of the model's bytes, page cache included (root is needed; without
 it, or with --budget, only the engine's own budget is set). `cold` starts with no expert in memory, `warm` is another
 prompt after it. Bytes: read, over the experts that the chunks needed times their record. The bound of a streaming row
-is the larger of its bytes at the disk's best rate (--disk) and the resident row's time. Memory: the peak of the process
+is the larger of its bytes at the disk's best rate (--disk) and the resident row's time. llama.cpp's rows map the file,
+as it does by default. Memory: the peak of the process
 above what it took before loading, and the plan.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import resource
@@ -21,13 +23,17 @@ from time import perf_counter
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from decode import read_every_expert
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.loader import load_engine
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings, format_bytes
-from memory_group import enter, memory_group
+from vs_llama_cpp.system import forget, memory_limit, run_in
+
+PEER = Path(__file__).with_name("vs_llama_cpp") / "peer_prompt.py"
+GROUP = "flashmoe-prefill"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class Row:
         return self.tokens / self.seconds
 
 
+def prompt_of(vocab: int, tokens: int, seed: int) -> NDArray[np.int32]:
+    return np.random.default_rng(seed).integers(0, vocab, tokens, dtype=np.int32)
+
+
 class Needs:
     """A routing observer that counts the experts each chunk needs."""
 
@@ -64,7 +74,7 @@ class Needs:
 
 
 def prefill(engine: Engine, tokens: int, seed: int, before: int) -> Row:
-    prompt = np.random.default_rng(seed).integers(0, engine.config.vocab, tokens, dtype=np.int32)
+    prompt = prompt_of(engine.config.vocab, tokens, seed)
     needs = Needs()
     engine.observers[:] = [needs]
     stats, native, started = engine.store.stats, engine.ops.busy_seconds, perf_counter()
@@ -87,7 +97,7 @@ def prefill(engine: Engine, tokens: int, seed: int, before: int) -> Row:
 def child(out: Connection, directory: Path, tokens: int, settings: Settings, group: Path | None) -> None:
     """Load and send rows: one if everything is in memory, else cold and warm."""
     if group:
-        enter(group)
+        group.write_text(str(os.getpid()))
     before = psutil.Process().memory_info().rss
     with load_engine(directory, settings) as engine:
         print(f"  {engine.summary}", flush=True)
@@ -99,10 +109,10 @@ def child(out: Connection, directory: Path, tokens: int, settings: Settings, gro
 
 
 def rows(directory: Path, tokens: int, settings: Settings, limit: int | None) -> list[Row]:
-    drop_from_page_cache(directory)
+    forget([layer.path for layer in Manifest.read(directory).layers])
     if limit is None:
         return _run(directory, tokens, settings, None)
-    with memory_group(limit, "prefill") as group:
+    with memory_limit(limit, GROUP) as group:
         return _run(directory, tokens, settings, group)
 
 
@@ -118,11 +128,20 @@ def _run(directory: Path, tokens: int, settings: Settings, group: Path | None) -
         process.join()
 
 
-def drop_from_page_cache(directory: Path) -> None:
-    for layer in Manifest.read(directory).layers:
-        fd = os.open(layer.path, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
+def peer(options: argparse.Namespace, tokens: int, limit: int | None) -> str:
+    """llama.cpp's row: the second of two prompts, or both in a control group."""
+    prompts = [prompt_of(1000, tokens, seed).tolist() for seed in (1, 2)]
+    command = [str(options.peer), str(PEER), str(options.gguf), str(options.threads or 2)]
+    forget([options.gguf])
+    if limit is None:
+        said = run_in(None, command, json.dumps(prompts))
+    else:
+        with memory_limit(limit, GROUP) as group:
+            said = run_in(group, command, json.dumps(prompts))
+    if said is None:
+        return f"| llama.cpp | {tokens} | was killed"
+    rates = [tokens / seconds for seconds in json.loads(said)]
+    return f"| llama.cpp | {tokens} | | {rates[-1]:.1f} (first {rates[0]:.1f}) |"
 
 
 def line(name: str, row: Row, resident: Row | None, disk: float) -> str:
@@ -148,7 +167,11 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, help="instead of the plan's")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--disk", type=float, default=2.4, help="GB/s that this disk gives at best (flashmoe doctor)")
+    parser.add_argument("--peer", type=Path, help="a Python with llama-cpp-python, to run llama.cpp on --gguf too")
+    parser.add_argument("--gguf", type=Path, help="the same shapes as a GGUF (benchmarks/vs_llama_cpp writes both)")
     options = parser.parse_args()
+    if bool(options.peer) != bool(options.gguf):
+        parser.error("--peer and --gguf go together")
     size = sum(path.stat().st_size for path in options.directory.rglob("*.safetensors"))
     limit = int(options.share * size)
     print("| | tokens | chunk | tokens/s | native | waiting s | bytes / needed | read at | of the bound | memory |")
@@ -159,12 +182,15 @@ def main() -> None:
         if options.only != "streaming":
             (resident,) = rows(options.directory, tokens, settings, None)
             print(line("resident", resident, resident, options.disk * 1e9), flush=True)
+            if options.peer:
+                print(peer(options, tokens, None), flush=True)
         if options.only != "resident":
-            # A process takes some 60 MB before it loads anything, and the kernel wants a little.
             streaming = replace(settings, memory=limit if options.budget else None)
             found = rows(options.directory, tokens, streaming, None if options.budget else limit)
             for name, row in zip(("cold", "warm"), found, strict=True):
                 print(line(f"{options.share:.0%} {name}", row, resident, options.disk * 1e9), flush=True)
+            if options.peer and not options.budget:
+                print(peer(options, tokens, limit), flush=True)
 
 
 if __name__ == "__main__":
