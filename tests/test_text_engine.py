@@ -3,6 +3,7 @@
 import pytest
 
 import flashmoe
+from engine.watch import Watch
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,24 @@ def test_the_example_in_the_packages_docstring_runs(speaking_model, capsys):
     code = code.replace('"DIR"', repr(str(speaking_model))).replace("max_tokens=200", "max_tokens=5")
     exec(compile(code, "example", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_a_session_gives_the_same_answers_and_computes_what_is_new_alone(speaking_model):
+    with flashmoe.load(speaking_model, backend="reference", context=512, snapshots=None) as engine:
+        watch = Watch()
+        engine.engine.observers.append(watch)
+        layers = engine.engine.config.layers
+        computed = {}
+        answers = {}
+        for session in (engine.engine.session(), None):
+            messages = [{"role": "system", "content": "Count the ships. " * 10}, {"role": "user", "content": "Hello"}]
+            for turn in range(3):
+                watch.seen.clear()
+                pieces = engine.stream(messages, session=session, temperature=0, max_tokens=12)
+                text = "".join(piece.text for piece in pieces)
+                computed[session is None, turn] = sum(len(x) for _, x, _, _ in watch.seen) // layers
+                answers[session is None, turn] = text
+                messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
+    for turn in range(3):
+        assert answers[False, turn] == answers[True, turn]
+        assert computed[False, turn] <= computed[True, turn] - (60 if turn else 0)

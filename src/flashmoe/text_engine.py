@@ -21,7 +21,7 @@ from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import Generation, Statistics, generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
-from flashmoe.engine.session import Progress
+from flashmoe.engine.session import Progress, Session
 from flashmoe.errors import FlashMoeError
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
@@ -139,12 +139,14 @@ class TextEngine:
         template_variables: Mapping[str, Any] | None = None,
         enable_thinking: bool | None = None,
         progress: Progress | None = None,
+        session: Session | None = None,
         **sampling: float | None,
     ) -> TextStream:
         """Generate piece by piece, until the model ends its turn.
 
         prompt, raw, tools: see `prompt_ids`. max_tokens: None for what the context leaves. stop: strings that end the
-        text before them. progress: told how far the prompt is, as Engine.prefill says. sampling: the fields of
+        text before them. progress: told how far the prompt is, as Engine.prefill says. session: `engine.session()`, for
+        a conversation: what it has in common with the prompts before is not computed again. sampling: the fields of
         engine.sampling.Sampling (temperature, top_k, seed, ...); what is left out or None is the checkpoint's own.
         Raises FlashMoeError for a parameter that is not valid or unknown, and CapacityError where prompt and max_tokens
         do not fit the context.
@@ -158,15 +160,29 @@ class TextEngine:
         variables = dict(template_variables or {})
         if enable_thinking is not None:
             variables["enable_thinking"] = enable_thinking
+        prompt_ids = self.prompt_ids(prompt, raw=raw, tools=tools, **variables)
         generation = generate(
             self.engine,
-            self.prompt_ids(prompt, raw=raw, tools=tools, **variables),
+            prompt_ids,
             Sampling.from_generation_config(self.engine.defaults, **sampling),
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.eos_ids | frozenset(self.engine.config.eos),
             progress=progress,
+            session=session,
+            frontier=0 if raw or session is None else self._frontier(prompt, prompt_ids, tools, variables),
         )
         return TextStream(generation, self.tokenizer, stops)
+
+    def _frontier(
+        self,
+        prompt: str | Messages,
+        prompt_ids: list[int],
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any],
+    ) -> int:
+        """How many tokens come before the opening of the answer, which is rendered otherwise once it is history."""
+        asked = self.prompt_ids(prompt, tools=tools, add_generation_prompt=False, **variables)
+        return len(asked) if prompt_ids[: len(asked)] == asked else 0
 
     def generate(self, prompt: str | Messages, **options: Any) -> Answer:
         """The whole answer at once; the options are those of `stream`."""

@@ -53,7 +53,7 @@ class Scripted:
     def __init__(self, *answers: str | Exception) -> None:
         self.answers, self.asked = list(answers), []
         self.template = ChatTemplate((Path(__file__).parents[1] / "chat" / "qwen3_template.jinja").read_text())
-        self.engine = SimpleNamespace(limits=SimpleNamespace(context=100), summary="a model")
+        self.engine = SimpleNamespace(limits=SimpleNamespace(context=100), summary="a model", session=lambda: None)
 
     def stream(self, messages, *, progress, **options) -> Stream:
         self.asked.append([dict(message) for message in messages])

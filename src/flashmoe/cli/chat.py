@@ -61,7 +61,9 @@ def command(
     functions = read_tools(tools) if tools else []
     choices = Choices(max_tokens, False if no_thinking else None, options)
     console = Console()
-    with load(directory, **{name: value for name, value in settings.items() if value is not None}) as engine:
+    # A share of the memory for states of the conversation, so that a turn computes what is new alone.
+    given = {name: value for name, value in settings.items() if value is not None}
+    with load(directory, snapshots=None, **given) as engine:
         chat = Chat(engine, console, choices, system=system, tools=functions, session=session, history=_history())
         console.print(engine.engine.summary, style="dim", highlight=False, soft_wrap=True)
         chat.run()

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from flashmoe.engine.batch import Tokens
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.sampling import Sampler, Sampling
-from flashmoe.engine.session import Progress
+from flashmoe.engine.session import Progress, Session
 from flashmoe.errors import FlashMoeError
 from flashmoe.streaming.experts import StoreStats
 
@@ -83,8 +82,10 @@ class Generation:
         max_tokens: int,
         stop_ids: frozenset[int],
         progress: Progress | None,
+        session: Session,
+        frontier: int,
     ) -> None:
-        self._progress = progress
+        self._progress, self._session, self._frontier = progress, session, frontier
         self._engine, self._prompt, self._max_tokens, self._stop_ids = engine, prompt, max_tokens, stop_ids
         self._sampler = Sampler(sampling, engine.config.vocab, prompt)
         self._before: StoreStats = engine.store.stats
@@ -105,10 +106,10 @@ class Generation:
             self._progress(done, total)
 
     def __iter__(self) -> Iterator[int]:
-        engine, state = self._engine, self._engine.new_sequence()
+        session = self._session
         started = perf_counter()
         try:
-            logits = engine.prefill(state, self._prompt, self._report)
+            logits = session.prefill(self._prompt, self._frontier, self._report)
         except _Cancelled:
             return
         self._prompt_seconds = perf_counter() - started
@@ -124,7 +125,7 @@ class Generation:
             if self._generated == self._max_tokens:
                 self.finish_reason = "length"
                 return
-            logits = engine.prefill(state, np.array([token], dtype=np.int32))
+            logits = session.step(token)
             self._steps += 1
 
     @property
@@ -154,12 +155,15 @@ def generate(
     max_tokens: int | None = None,
     stop_ids: frozenset[int] | None = None,
     progress: Progress | None = None,
+    session: Session | None = None,
+    frontier: int = 0,
 ) -> Generation:
     """An iterator over the tokens that follow a prompt, with the reason it ended and statistics.
 
     sampling: None for the checkpoint's own. max_tokens: None for what the context leaves; a prompt and max_tokens that
     do not fit the context together raise CapacityError. stop_ids: None for the model's EOS. progress: told how far the
-    prompt is, as Engine.prefill says.
+    prompt is, as Engine.prefill says. session: a conversation of this engine, which spares what it has computed before;
+    frontier: how many tokens of the prompt its next one will repeat (Session.prefill), 0 for unknown.
     """
     tokens = engine.check_tokens(token_ids)
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
@@ -172,4 +176,6 @@ def generate(
         max_tokens or engine.limits.context - len(tokens),
         frozenset(engine.config.eos) if stop_ids is None else stop_ids,
         progress,
+        session or engine.session(),
+        frontier,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from flashmoe.chat.tool_calls import Turn, thinking_is_open
 from flashmoe.chat.turn_parser import Called, Content, Thinking, TurnEvent, TurnParser
 from flashmoe.engine.generation import Statistics
+from flashmoe.engine.session import Session
 from flashmoe.text_engine import TextEngine
 
 Messages = Sequence[Mapping[str, Any]]
@@ -27,7 +28,8 @@ class Choices:
 class Answer:
     """Iterate over it for the pieces; then `turn`, `stats` and whether it was `stopped` by Ctrl-C.
 
-    Raises FlashMoeError where the prompt does not fit the context or the template refuses it.
+    session: what the turns before have computed is not computed again. Raises FlashMoeError where the prompt does not
+    fit the context or the template refuses it.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Answer:
         tools: Sequence[Mapping[str, Any]],
         choices: Choices,
         progress: Progress,
+        session: Session,
     ) -> None:
         variables = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
         prompt = engine.template.render(messages, tools=tools or None, **variables)
@@ -47,6 +50,7 @@ class Answer:
             max_tokens=choices.max_tokens,
             enable_thinking=choices.thinking,
             progress=progress,
+            session=session,
             **(choices.sampling or {}),
         )
         self._events: list[TurnEvent] = []

@@ -51,6 +51,7 @@ class Chat:
             self.conversation.system = system
         self.stats: Statistics | None = None
         self.fold, self.ended = True, False
+        self._state = engine.engine.session()
         self._session = session
         self._allowed: set[str] = set()
         kept: History = FileHistory(str(history)) if history else InMemoryHistory()
@@ -96,7 +97,9 @@ class Chat:
         """One turn of the model and its calls; whether it has results to go on from."""
         described = [tool.as_tool() for tool in self.tools.values()]
         with AnswerView(self.console, fold=self.fold) as view:
-            answer = Answer(self.engine, self.conversation.prompt(), described, self.choices, view.progress)
+            answer = Answer(
+                self.engine, self.conversation.prompt(), described, self.choices, view.progress, self._state
+            )
             for event in answer:
                 view.show(event)
         self.stats = answer.stats
