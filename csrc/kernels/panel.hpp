@@ -39,6 +39,7 @@ struct Panel {
             I words[16];
             for (int l = 0; l < 16; ++l) {
                 const std::uint8_t* row = from + l * w.row_bytes();
+                prefetch(row + kPanelRows * w.row_bytes());  // the panel after this one, while this one is used
                 words[l] = words_of(bytes >= 64 ? load_bytes(row) : load_bytes_n(row, bytes));
             }
             transpose(words);
