@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from engine.watch import Watch
 from flashmoe.engine.engine import Engine
+from flashmoe.engine.generation import generate
 from flashmoe.engine.loader import load_engine
+from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.session import SessionCache, frontiers
 from flashmoe.engine.state import SequenceState
 from flashmoe.errors import FlashMoeError
@@ -207,6 +209,22 @@ def test_long_prompts_are_saved_at_ends_of_chunks_and_before_the_answer_is_opene
     assert cache.take(tokens).length == 29, "a second try costs one token"
     engine.session(cache).prefill(some_tokens(30, seed=8), frontier=25)
     assert cache.take(np.append(some_tokens(30, seed=8)[:26], 1)).length == 25
+
+
+@pytest.mark.parametrize("kept", [0, 50_000_000])
+@pytest.mark.parametrize("name", [HYBRID, ATTENTION])
+def test_answers_of_a_conversation_are_those_of_each_prompt_alone(name, kept, engines):
+    engine = engines(name)
+    session, tokens = engine.session(SessionCache(engine.new_sequence, kept)), some_tokens(30)
+    for turn in range(3):
+        sampling = Sampling(temperature=1.0, seed=turn)
+        told: list[int] = []
+        alike = {"max_tokens": 7, "stop_ids": frozenset()}
+        report = lambda done, _, told=told: told.append(done)  # noqa: E731
+        found = list(generate(engine, tokens, sampling, **alike, progress=report, session=session))
+        assert found == list(generate(engine, tokens, sampling, **alike))
+        assert turn == 0 or told[0] >= len(tokens) - 11, "what came before is spared"
+        tokens = np.concatenate([tokens, found, some_tokens(10, turn)]).astype(np.int32)
 
 
 def test_the_plan_holds_what_snapshots_may_take(tiny_packed):

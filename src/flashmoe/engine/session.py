@@ -43,6 +43,11 @@ class SessionCache:
         self._new_sequence = new_sequence
         self.memory, self.files = Snapshots(budget), files
 
+    @property
+    def keeps(self) -> bool:
+        """Whether saving is of any use."""
+        return self.memory.budget > 0 or self.files is not None
+
     def take(self, tokens: Tokens) -> SequenceState:
         """A state of its own after the longest saved prefix that is shorter than `tokens`, perhaps of length 0."""
         tokens = np.ascontiguousarray(tokens, np.int32)
@@ -56,7 +61,7 @@ class SessionCache:
         """Keep a copy of the state after exactly these tokens, in memory and, where there are files, in the background
         on disk. Raises FlashMoeError for a broken one."""
         assert state.length == len(tokens)
-        if not len(tokens):
+        if not len(tokens) or not self.keeps:
             return
         snapshot = Snapshot(np.array(tokens, np.int32), state.fork())
         self.memory.add(snapshot)
@@ -111,7 +116,7 @@ class Session:
         state = self.state = self._begin(tokens)
         self._tokens = tokens[: state.length].tolist()
         likely = len(tokens) - 1 if frontier is None else frontier
-        stops = {*frontiers(state.length, len(tokens), self._chunk), likely}
+        stops = {*frontiers(state.length, len(tokens), self._chunk), likely} if self._cache.keeps else set()
         for stop in sorted(s for s in stops if state.length < s < len(tokens)):
             self._extend(tokens[state.length : stop], progress, len(tokens))
             self._cache.save(self.tokens, state, on_disk=stop == likely)
