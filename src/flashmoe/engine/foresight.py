@@ -19,6 +19,8 @@ _LEAST_PRECISION = 0.6
 """Ranks of the next router are read as long as this part of those read before proved right."""
 _MEMORY = 1 / 64
 """Weight of one guess in the running precision of its rank."""
+_PATIENCE = 1 / 1024
+"""A rank that is not read is tried again in time."""
 
 
 class Foresight:
@@ -35,7 +37,7 @@ class Foresight:
         self._x: Array | None = None
         self._guess: list[int] = []
         self._guessed_layer = -1
-        self._reading: set[int] = set()
+        self._reading: list[int] = []
         self.precision = np.ones(top_k)
         self.ranks = np.zeros((2, top_k), dtype=np.int64)  # guesses by rank: right, and all
 
@@ -51,9 +53,8 @@ class Foresight:
     def begin(self, batch: Batch) -> None:
         self._alone = len(batch.tokens) == 1
         self._x = None
-        if self._reading:  # of a forward that was broken off
+        if self._guessed_layer >= 0:  # by a forward that was broken off
             self._store.withdraw(self._guessed_layer)
-            self._reading = set()
         self._guessed_layer = -1
 
     def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
@@ -81,7 +82,7 @@ class Foresight:
         ids, _ = following.moe.route(self._ops.rms_norm(x, following.moe_norm, self._eps))
         self._guess, self._guessed_layer = ids[0].tolist(), layer
         wanted = ids[0][self.precision >= _LEAST_PRECISION]
-        self._reading = set(self._store.prefetch(layer, wanted)) if len(wanted) else set()
+        self._reading = self._store.prefetch(layer, wanted)
 
     def _learn(self, ids: NDArray[np.int32]) -> None:
         true = ids[0].tolist()
@@ -91,6 +92,7 @@ class Foresight:
             self.ranks[1, rank] += 1
             if expert in self._reading:
                 self.precision[rank] += _MEMORY * (right - self.precision[rank])
-        if self._reading:
-            self._store.withdraw(self._guessed_layer, keep=ids[0])
-            self._reading = set()
+            elif self.precision[rank] < _LEAST_PRECISION:
+                self.precision[rank] += _PATIENCE * (1 - self.precision[rank])
+        self._store.withdraw(self._guessed_layer, keep=ids[0])
+        self._guessed_layer = -1
