@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from numpy.typing import NDArray
 from record_files import PAGE, ids, make_model, record, wait_for_all, write_layer
 
@@ -91,9 +100,9 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             lease = OpenLease(self.store.fetch(layer, ids(*experts)), layer, experts)
         except CapacityError:
-            assert needed > self.SLOTS or self.damaged
+            assert needed > self.store.max_lease or self.damaged
             return multiple()
-        assert needed <= self.SLOTS
+        assert needed <= self.store.max_lease
         self.open.append(lease)
         return lease
 
@@ -104,6 +113,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(layer=layers, experts=experts)
     def withdraw(self, layer: int, experts: list[int]) -> None:
         self.store.withdraw(layer, ids(*experts))
+
+    @rule(count=st.integers(1, 3))
+    @precondition(lambda self: self.store.max_lease > self.SLOTS // 2)
+    def shrink(self, count: int) -> None:
+        before = self.store.max_lease
+        self.store.shrink(count)
+        assert before - count <= self.store.max_lease <= before
 
     @rule(lease=leases)
     def advance(self, lease: OpenLease) -> None:
@@ -149,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
                 lease.lease.__exit__(None, None, None)
             for layer, file in enumerate(self.files):
                 write_layer(file, layer)
-            with self.store.fetch(0, np.arange(self.SLOTS, dtype=np.int32)) as lease:  # not one slot has been lost
+            with self.store.fetch(0, np.arange(self.store.max_lease, dtype=np.int32)) as lease:  # no slot is lost
                 wait_for_all(lease)
 
 

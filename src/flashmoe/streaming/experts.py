@@ -238,7 +238,7 @@ class ExpertStore:
     def release(self, number: int, late: Late) -> None:
         held = self._end(number)
         for _, read in late:
-            if self._reads.alone(read):
+            if not read.done and self._reads.alone(read):
                 self._reads.take_back(read)
         if not self.keep:
             self._slots.empty(slot for slot in held if not self._slots.pins[slot])

@@ -37,12 +37,15 @@ class PendingReads(dict[Expert, Read]):
 
     def collect(self) -> None:
         """Take notice of those that have ended: a failure is no news later, and an abandoned slot is free."""
-        while self and (ended := self._reader.ended(self.values())):
-            for read in ended:
+        failed = True
+        while self and failed:  # a failure comes alone, before the others
+            failed = False
+            for read in self._reader.ended(self.values()):
                 if read.error is None:
                     self._slots.fill(read.layer, read.expert, read.slot)
                 else:
                     self._slots.vacate(read.slot)
+                    failed = True
                 del self[read.layer, read.expert]
 
     def alone(self, read: Read) -> bool:
