@@ -73,7 +73,7 @@ class Settings:
     chunk_tokens: int | None = None
     sequences: int = 1
     cache: str = "arena"
-    learn: bool = True
+    learn: bool = False
     foresight: bool = False
     overlap: bool = True
     snapshots: int | None = 0

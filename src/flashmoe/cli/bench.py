@@ -67,7 +67,6 @@ def command(
         cache=cache,
         overlap=not no_overlap,
         foresight=foresight,
-        learn=False,  # lest a run depend on those before it
     )
     report = bench(
         directory,

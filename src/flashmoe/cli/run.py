@@ -17,7 +17,7 @@ from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, CACHES, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
 
-_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache", "verify_reads")
+_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache", "learn", "verify_reads")
 
 
 @click.command("run")
@@ -39,6 +39,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "ca
     show_default=True,
     help="os leaves the experts to the page cache instead of memory of its own.",
 )
+@click.option("--learn", is_flag=True, help="Remember beside the model which experts are used, for the next run.")
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--verify-reads", is_flag=True, help="Check every record that is read against its checksum.")
