@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flashmoe.chat.stops import StopStrings
 from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import model_directory
@@ -68,29 +69,14 @@ class TextStream:
         self._generation.cancel()
 
     def __iter__(self) -> Iterator[Piece]:
-        decoder = self._tokenizer.stream()
-        held = ""
+        decoder, stops = self._tokenizer.stream(), StopStrings(self._stop)
         for token in self._generation:
-            held += decoder.push(token)
-            if (cut := _first(held, self._stop)) is not None:
+            yield Piece(stops.push(decoder.push(token)), token)
+            if stops.found is not None:
                 self._stopped = True
-                yield Piece(held[:cut], token)
                 return
-            safe = len(held) - _possible_stop(held, self._stop)
-            yield Piece(held[:safe], token)
-            held = held[safe:]
-        if held := held + decoder.flush():
+        if held := stops.push(decoder.flush()) + stops.flush():
             yield Piece(held, -1)
-
-
-def _first(text: str, stop: tuple[str, ...]) -> int | None:
-    """Where the first of the stop strings begins."""
-    return min((place for s in stop if (place := text.find(s)) >= 0), default=None)
-
-
-def _possible_stop(text: str, stop: tuple[str, ...]) -> int:
-    """How many characters at the end of `text` could be the beginning of a stop string."""
-    return max((n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0)
 
 
 class TextEngine:

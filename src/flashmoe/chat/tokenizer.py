@@ -8,7 +8,7 @@ vocabulary are refused. Knows files and tokens, not models.
 import codecs
 import json
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,11 @@ class Tokenizer:
     def stream(self, *, keep_special: bool = False) -> StreamDecoder:
         """A decoder for tokens that come one at a time; special tokens (`<|im_end|>`) are left out unless kept."""
         return StreamDecoder(self, keep_special)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: so many tokens at least does a text have, per byte."""
+        return max(len(self.token_bytes(i)) for i in range(self.vocab))
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as it is written in the vocabulary, or of a special token."""

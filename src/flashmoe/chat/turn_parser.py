@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashmoe.chat.schema import Json, permitted_types
+from flashmoe.chat.stops import possible_beginning
 from flashmoe.chat.tool_calls import MalformedCallError, Tool, ToolCall, function_of, parameters_of, typed_value
 from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import parse_object
@@ -87,6 +88,11 @@ class TurnParser:
         self._at_start = True
         self._final = False
 
+    @property
+    def in_thinking(self) -> bool:
+        """Whether the thinking block is open."""
+        return self._in_thinking
+
     def push(self, text: str) -> list[TurnEvent]:
         """What this piece of text settles."""
         self._text += text
@@ -140,7 +146,7 @@ class TurnParser:
         marks = (("</think>",) if self._in_thinking else ()) + ((_OPEN, _FUNCTION) if self._tools else ())
         found = min(((place, mark) for mark in marks if (place := self._text.find(mark)) >= 0), default=None)
         if found is None:
-            safe = len(self._text) if self._final else len(self._text) - _possible_beginning(self._text, marks)
+            safe = len(self._text) if self._final else len(self._text) - possible_beginning(self._text, marks)
             return self._say(self._take(safe)) if safe else None
         place, mark = found
         if place:
@@ -196,11 +202,6 @@ class TurnParser:
             return None
         self._after_call = False
         return []
-
-
-def _possible_beginning(text: str, marks: Sequence[str]) -> int:
-    """How many characters at the end of `text` could be the beginning of a mark."""
-    return max((n for m in marks for n in range(1, min(len(m), len(text) + 1)) if text.endswith(m[:n])), default=0)
 
 
 def _xml_call(text: str, tools: Sequence[Tool], final: bool) -> tuple[ToolCall, int] | None:

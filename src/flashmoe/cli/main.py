@@ -19,6 +19,7 @@ COMMANDS = {
     "synth": "Write a packed model of true shapes with random weights.",
     "run": "Generate text from a prompt.",
     "chat": "Talk with a model in the terminal.",
+    "serve": "Serve a packed model over OpenAI's and Anthropic's HTTP interfaces.",
     "eval": "Measure how good a packed model's answers are.",
     "bench": "Measure how fast a packed model runs.",
     "simulate": "Replay recorded routing against cache policies and sizes.",

@@ -1,0 +1,159 @@
+"""The routes: each reads a body, asks the service, and answers in its API's shape."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from flashmoe.errors import FlashMoeError
+from flashmoe.server import chat_completions, completions, messages, responses
+from flashmoe.server.ask import Ask
+from flashmoe.server.body import decode, read_body
+from flashmoe.server.errors import ApiError, as_api_error
+from flashmoe.server.guard import Guard, respond
+from flashmoe.server.messages import CountRequest, MessagesRequest
+from flashmoe.server.openai_types import ChatRequest, CompletionRequest
+from flashmoe.server.openapi import Operation, document
+from flashmoe.server.responses_types import ResponsesRequest
+from flashmoe.server.service import Answer, Service
+from flashmoe.server.sse import ClientGoneError, EventStream, unless_gone
+
+_BOTH = ("application/json", "text/event-stream")
+T = TypeVar("T", bound=CountRequest | ChatRequest | CompletionRequest | ResponsesRequest)
+
+
+class _Routes:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def _body(self, request: Request, kind: type[T]) -> T:
+        body = decode(await read_body(request), kind)
+        if body.model != self._service.name:
+            raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")
+        return body
+
+    async def _answer(self, request: Request, ask: Ask) -> Answer:
+        return await unless_gone(request, self._service.answer(ask))
+
+    async def _whole(self, request: Request, answer: Answer, work: Awaitable[Any]) -> Response:
+        try:
+            return _json(await unless_gone(request, work))
+        finally:
+            answer.cancel()
+
+    async def chat(self, request: Request) -> Response:
+        body = await self._body(request, ChatRequest)
+        answer = await self._answer(request, chat_completions.ask_of(body))
+        name, tokenizer = self._service.name, self._service.text.tokenizer
+        if not body.stream:
+            return await self._whole(request, answer, chat_completions.whole(answer, name, tokenizer))
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        chunks = chat_completions.stream(answer, name, tokenizer, usage)
+        return EventStream(chunks, chat_completions.stream_error, answer.cancel)
+
+    async def completions(self, request: Request) -> Response:
+        body = await self._body(request, CompletionRequest)
+        answer = await self._answer(request, completions.ask_of(body))
+        name, tokenizer = self._service.name, self._service.text.tokenizer
+        if not body.stream:
+            return await self._whole(request, answer, completions.whole(answer, name, tokenizer))
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        return EventStream(
+            completions.stream(answer, name, tokenizer, usage), chat_completions.stream_error, answer.cancel
+        )
+
+    async def responses(self, request: Request) -> Response:
+        body = await self._body(request, ResponsesRequest)
+        answer = await self._answer(request, responses.ask_of(body))
+        if not body.stream:
+            return await self._whole(request, answer, responses.whole(body, answer, self._service.name))
+        return EventStream(responses.stream(body, answer, self._service.name), responses.stream_error, answer.cancel)
+
+    async def messages(self, request: Request) -> Response:
+        body = await self._body(request, MessagesRequest)
+        answer = await self._answer(request, messages.ask_of(body))
+        if not body.stream:
+            return await self._whole(request, answer, messages.whole(answer, self._service.name))
+        return EventStream(messages.stream(answer, self._service.name), messages.stream_error, answer.cancel)
+
+    async def count_tokens(self, request: Request) -> Response:
+        body = await self._body(request, CountRequest)
+        ask = messages.ask_of(body)
+        return _json({"input_tokens": await self._service.count_tokens(ask)})
+
+    async def models(self, request: Request) -> Response:
+        if "anthropic-version" in request.headers:
+            model = {"id": self._service.name, "type": "model", "display_name": self._service.name}
+            model["created_at"] = "1970-01-01T00:00:00Z"
+            page = {"has_more": False, "first_id": model["id"], "last_id": model["id"]}
+            return _json({"data": [model], **page})
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        if request.path_params["name"] != self._service.name:
+            raise ApiError(404, f"There is no such model here, only {self._service.name}.", "model")
+        return _json(self._model())
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self._service.name, "object": "model", "created": 0, "owned_by": "flashmoe"}
+
+    async def health(self, request: Request) -> Response:  # noqa: ARG002
+        load = self._service.scheduler.stats
+        return _json({"status": "ok", "waiting": load.waiting, "running": load.running})
+
+    async def metrics(self, request: Request) -> Response:  # noqa: ARG002
+        return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:  # noqa: ARG002
+        return _json(document([operation for operation, _ in self.table()]))
+
+    def table(self) -> list[tuple[Operation, Callable[[Request], Awaitable[Response]]]]:
+        return [
+            (Operation("POST", "/v1/chat/completions", "Answer a chat.", ChatRequest, _BOTH), self.chat),
+            (Operation("POST", "/v1/completions", "Go on from a text.", CompletionRequest, _BOTH), self.completions),
+            (Operation("POST", "/v1/responses", "Answer a chat, as items.", ResponsesRequest, _BOTH), self.responses),
+            (Operation("POST", "/v1/messages", "Answer a chat, as Anthropic.", MessagesRequest, _BOTH), self.messages),
+            (Operation("POST", "/v1/messages/count_tokens", "Tokens of a prompt.", CountRequest), self.count_tokens),
+            (Operation("GET", "/v1/models", "The model served."), self.models),
+            (Operation("GET", "/health", "Whether the server is up; needs no key."), self.health),
+            (Operation("GET", "/metrics", "For Prometheus.", produces=("text/plain",)), self.metrics),
+            (Operation("GET", "/openapi.json", "This document."), self.openapi),
+        ]
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = {404: "There is nothing at this address.", 405: "This address does not take that method."}
+    headers = dict(error.headers) if error.headers else None
+    return respond(
+        ApiError(error.status_code, what.get(error.status_code, error.detail), headers=headers), request.url.path
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return respond(as_api_error(error), request.url.path)
+
+
+async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=499)  # as nginx counts it; nobody reads it
+
+
+def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
+    """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any."""
+    routes = _Routes(service)
+    table = [Route(operation.path, handler, methods=[operation.method]) for operation, handler in routes.table()]
+    table.append(Route("/v1/models/{name:path}", routes.model, methods=["GET"]))
+    paths = frozenset(route.path for route in table)
+    handlers = {HTTPException: _refused, ClientGoneError: _gone, ApiError: _failed, FlashMoeError: _failed}
+    app = Starlette(routes=table, exception_handlers={**handlers, Exception: _failed})
+    return Guard(app, key, hosts, service.metrics, paths)

@@ -1,0 +1,74 @@
+"""What every interface asks of the model, in one form. Knows neither HTTP nor how answers are made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashmoe.chat.tool_calls import ToolCall
+from flashmoe.engine.request import Token
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt and how to answer it, `choices` times.
+
+    messages: a conversation for the template, or prompt: text or token ids to go on from. tools: as templates take
+    them. sampling: fields of engine.sampling.Sampling; what is left out is the checkpoint's own. choice: `auto`,
+    `none`, `required` or the name of a tool. several_calls: whether a turn may hold more than one. schema: the JSON
+    schema of the answer. thinking: None for the template's own way; thinking_tokens: the most of them.
+    """
+
+    messages: Sequence[Mapping[str, Any]] = ()
+    prompt: str | Sequence[int] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    choice: str | None = None
+    several_calls: bool = True
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int | None = None
+    schema: Any = None
+    thinking: bool | None = None
+    thinking_tokens: int | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    choices: int = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """So many tokens of the prompt are read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call with the id under which its result comes back."""
+
+    id: str
+    call: ToolCall
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What tokens added: thinking, content or a call; reported: those of them whose probabilities were asked for."""
+
+    thinking: str = ""
+    content: str = ""
+    call: Call | None = None
+    reported: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of one choice. reason: `stop`, `length`, `tool_calls` or `cancelled`; stop: the string that ended it."""
+
+    reason: str
+    stop: str | None
+    tokens: int
+    thinking_tokens: int
+
+
+Event = Reading | Delta | Finish

@@ -1,0 +1,91 @@
+"""OpenAI's /v1/completions: text goes on from a prompt, without the chat template."""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+from uuid import uuid4
+
+from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.engine.request import Token
+from flashmoe.server.ask import Ask, Delta, Finish, Reading
+from flashmoe.server.chat_completions import bias_of, data, finish_reason, progress, stop_strings, token_logprobs, usage
+from flashmoe.server.errors import ApiError
+from flashmoe.server.openai_types import CompletionRequest
+from flashmoe.server.service import Answer
+
+Json = dict[str, Any]
+
+
+def ask_of(r: CompletionRequest) -> Ask:
+    """ApiError for several prompts at once, which are several requests here."""
+    if r.stream_options is not None and not r.stream:
+        raise ApiError(400, "stream_options needs stream: true.", "stream_options")
+    prompt: Any = r.prompt
+    if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
+        if len(prompt) > 1:
+            raise ApiError(400, "prompt must be one text or one list of token ids.", "prompt")
+        prompt = prompt[0]
+    return Ask(
+        prompt=prompt,
+        sampling=r.sampling(),
+        max_tokens=r.max_tokens or 16,
+        stop=stop_strings(r.stop),
+        bias=bias_of(r),
+        top_logprobs=r.logprobs,
+        choices=r.n or 1,
+    )
+
+
+def _head(model: str) -> Json:
+    return {"id": f"cmpl-{uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": model}
+
+
+def _logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, begin: int = 0) -> Json | None:
+    if not tokens:
+        return None
+    entries = token_logprobs(tokens, tokenizer)
+    texts = [entry["token"] for entry in entries]
+    offsets = [begin + sum(map(len, texts[:i])) for i in range(len(texts))]
+    tops = [{top["token"]: top["logprob"] for top in entry["top_logprobs"]} for entry in entries]
+    values = [entry["logprob"] for entry in entries]
+    return {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
+
+
+async def whole(answer: Answer, model: str, tokenizer: Tokenizer) -> Json:
+    """The text_completion object."""
+    texts = [""] * len(answer.tickets)
+    tokens: list[list[Token]] = [[] for _ in texts]
+    async for index, event in answer.events():
+        if isinstance(event, Delta):
+            texts[index] += event.content
+            tokens[index] += event.reported
+    choices = [
+        {
+            "index": i,
+            "text": text,
+            "logprobs": _logprobs(tokens[i], tokenizer),
+            "finish_reason": finish_reason(answer.finished[i]),
+        }
+        for i, text in enumerate(texts)
+    ]
+    return {**_head(model), "choices": choices, "usage": usage(answer)}
+
+
+async def stream(answer: Answer, model: str, tokenizer: Tokenizer, include_usage: bool) -> AsyncGenerator[str, None]:
+    """text_completion objects as server-sent events."""
+    head = _head(model)
+    told = [0] * len(answer.tickets)
+    async for index, event in answer.events():
+        if isinstance(event, Reading):
+            yield progress(event)
+            continue
+        choice: Json = {"index": index, "text": "", "logprobs": None, "finish_reason": None}
+        if isinstance(event, Finish):
+            choice["finish_reason"] = finish_reason(event)
+        else:
+            choice |= {"text": event.content, "logprobs": _logprobs(event.reported, tokenizer, told[index])}
+            told[index] += len(event.content)
+        yield data({**head, "choices": [choice], **({"usage": None} if include_usage else {})})
+    if include_usage:
+        yield data({**head, "choices": [], "usage": usage(answer)})
+    yield "data: [DONE]\n\n"

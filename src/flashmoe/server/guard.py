@@ -1,0 +1,82 @@
+"""Who may ask: keys, and the names under which a server without a key may be reached; and what errors look like.
+
+Knows headers and paths, not what is asked.
+"""
+
+import hmac
+import logging
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flashmoe.server.errors import ApiError
+from flashmoe.server.metrics import Metrics
+
+OPEN_PATHS = frozenset({"/health"})
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+log = logging.getLogger("flashmoe.server")
+
+
+def respond(error: ApiError, path: str) -> JSONResponse:
+    """An error in the shape of the API that the path belongs to."""
+    body = error.anthropic() if path.startswith("/v1/messages") else error.openai()
+    return JSONResponse(body, error.status, error.headers)
+
+
+class Guard:
+    """Wraps the application. key: None for no key; hosts: names allowed in the Host header, None for any.
+    paths: those that are counted by name.
+
+    A server on loopback without a key refuses other names, so that a web page cannot reach it under a name that it made
+    point to loopback.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        key: str | None,
+        hosts: frozenset[str] | None,
+        metrics: Metrics,
+        paths: frozenset[str],
+    ) -> None:
+        self._app, self._key, self._hosts, self._metrics, self._paths = app, key, hosts, metrics, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def counting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            self._check(scope["path"], Headers(scope=scope))
+            await self._app(scope, receive, counting)
+        except ApiError as error:
+            await respond(error, scope["path"])(scope, receive, counting)
+        except Exception:  # answered as 500 already
+            log.exception("A request failed.")
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests.labels(path, str(status)).inc()
+
+    def _check(self, path: str, headers: Headers) -> None:
+        host = headers.get("host", "").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self._hosts is not None and name not in self._hosts:
+            raise ApiError(403, f"This server is not called {host[:200]!r}.")
+        if self._key is None or path in OPEN_PATHS:
+            return
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not hmac.compare_digest(given.encode(), self._key.encode()):
+            raise ApiError(401, "The API key is missing or wrong.", code="invalid_api_key")
+
+
+def loopback_names(host: str) -> frozenset[str]:
+    """How a server on loopback may be called."""
+    return frozenset({*_LOOPBACK, f"[{host}]" if ":" in host else host})

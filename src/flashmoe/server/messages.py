@@ -1,0 +1,322 @@
+"""Anthropic's /v1/messages: its requests as asks, and answers in its shapes."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from msgspec import Meta, Struct
+
+from flashmoe.server.ask import Ask, Delta, Finish, Reading
+from flashmoe.server.chat_completions import progress
+from flashmoe.server.errors import ApiError
+from flashmoe.server.openai_types import Count, Name
+from flashmoe.server.service import Answer
+
+Json = dict[str, Any]
+_SIGNATURE = "unsigned"
+"""Thinking blocks must have one; nothing here needs to trust what comes back."""
+
+
+class CacheControl(Struct, forbid_unknown_fields=True):
+    """Where a prefix ends that comes again; prefixes are saved anyway."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class TextBlock(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    """Text."""
+
+    text: str
+    cache_control: CacheControl | None = None
+    citations: None = None
+
+
+class ThinkingBlock(Struct, forbid_unknown_fields=True, tag_field="type", tag="thinking"):
+    """What the model thought before it answered."""
+
+    thinking: str
+    signature: str | None = None
+
+
+class ToolUse(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool_use"):
+    """A call that the model made."""
+
+    id: str
+    name: Name
+    input: dict[str, Any]
+    cache_control: CacheControl | None = None
+    caller: Any = None
+
+
+class ToolResult(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool_result"):
+    """What a tool answered."""
+
+    tool_use_id: str
+    content: str | list[TextBlock] | None = None
+    is_error: bool | None = None
+    cache_control: CacheControl | None = None
+
+
+Block = TextBlock | ThinkingBlock | ToolUse | ToolResult
+
+
+class Message(Struct, forbid_unknown_fields=True):
+    """One turn."""
+
+    role: Literal["user", "assistant"]
+    content: str | list[Block]
+
+
+class ClientTool(Struct, forbid_unknown_fields=True):
+    """A tool of the client's."""
+
+    name: Name
+    input_schema: dict[str, Any]
+    description: str | None = None
+    type: Literal["custom"] | None = None
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+
+
+class Auto(Struct, forbid_unknown_fields=True, tag_field="type", tag="auto"):
+    """The model decides."""
+
+    disable_parallel_tool_use: bool = False
+
+
+class AnyTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="any"):
+    """Some tool is to be called."""
+
+    disable_parallel_tool_use: bool = False
+
+
+class NoTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="none"):
+    """No tool may be called."""
+
+
+class ThisTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool"):
+    """This tool is to be called."""
+
+    name: str
+    disable_parallel_tool_use: bool = False
+
+
+class Enabled(Struct, forbid_unknown_fields=True, tag_field="type", tag="enabled"):
+    """Think, so many tokens at most."""
+
+    budget_tokens: Count
+
+
+class Adaptive(Struct, forbid_unknown_fields=True, tag_field="type", tag="adaptive"):
+    """Think as long as it takes."""
+
+
+class Disabled(Struct, forbid_unknown_fields=True, tag_field="type", tag="disabled"):
+    """Answer at once."""
+
+
+class Metadata(Struct, forbid_unknown_fields=True):
+    """Asks nothing of the answer."""
+
+    user_id: str | None = None
+
+
+class CountRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/messages/count_tokens."""
+
+    model: str
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    system: str | list[TextBlock] | None = None
+    tools: list[ClientTool] | None = None
+    tool_choice: Auto | AnyTool | NoTool | ThisTool | None = None
+    thinking: Enabled | Adaptive | Disabled | None = None
+
+
+class MessagesRequest(CountRequest, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/messages."""
+
+    max_tokens: Count
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+
+def ask_of(r: CountRequest) -> Ask:
+    """ApiError for fields that contradict each other."""
+    if isinstance(r.tool_choice, AnyTool | ThisTool) and not r.tools:
+        raise ApiError(400, "tool_choice needs tools.", "tool_choice")
+    choices: dict[type, str] = {Auto: "auto", AnyTool: "required", NoTool: "none"}
+    choice = r.tool_choice.name if isinstance(r.tool_choice, ThisTool) else choices.get(type(r.tool_choice))
+    messages = [{"role": "system", "content": _text(r.system)}] if r.system else []
+    for message in r.messages:
+        messages += _for_template(message)
+    ask: Json = {
+        "messages": messages,
+        "tools": [_tool(tool) for tool in r.tools or ()],
+        "choice": choice,
+        "several_calls": not getattr(r.tool_choice, "disable_parallel_tool_use", False),
+        "thinking": isinstance(r.thinking, Enabled | Adaptive),
+        "thinking_tokens": r.thinking.budget_tokens if isinstance(r.thinking, Enabled) else None,
+    }
+    if isinstance(r, MessagesRequest):
+        if not all(r.stop_sequences or ()):
+            raise ApiError(400, "stop_sequences must have at least one character each.", "stop_sequences")
+        names = ("temperature", "top_p", "top_k")
+        ask["sampling"] = {name: value for name in names if (value := getattr(r, name)) is not None}
+        ask |= {"max_tokens": r.max_tokens, "stop": tuple(r.stop_sequences or ())}
+    return Ask(**ask)
+
+
+def _tool(tool: ClientTool) -> Json:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+    function = {key: value for key, value in function.items() if value is not None}
+    return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
+
+
+def _text(content: str | Sequence[TextBlock] | None) -> str:
+    return content if isinstance(content, str) else "\n".join(block.text for block in content or ())
+
+
+def _for_template(message: Message) -> list[Json]:
+    """A turn as templates take it: tools' results are messages of their own, before what the user says with them."""
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
+    wrong = (ToolResult,) if message.role == "assistant" else (ToolUse, ThinkingBlock)
+    if found := next((b for b in message.content if isinstance(b, wrong)), None):
+        raise ApiError(
+            400, f"A message of the {message.role} may not hold a {found.__struct_config__.tag}.", "messages"
+        )
+    text = _text([block for block in message.content if isinstance(block, TextBlock)])
+    if message.role == "user":
+        results = [
+            {"role": "tool", "content": _text(block.content), "tool_call_id": block.tool_use_id}
+            for block in message.content
+            if isinstance(block, ToolResult)
+        ]
+        return [*results, *([{"role": "user", "content": text}] if text or not results else [])]
+    calls = [
+        {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.input}}
+        for block in message.content
+        if isinstance(block, ToolUse)
+    ]
+    thought = "".join(block.thinking for block in message.content if isinstance(block, ThinkingBlock))
+    said: Json = {"role": "assistant", "content": text}
+    return [said | ({"reasoning_content": thought} if thought else {}) | ({"tool_calls": calls} if calls else {})]
+
+
+def _reason(finish: Finish) -> str:
+    if finish.stop is not None:
+        return "stop_sequence"
+    return {"stop": "end_turn", "tool_calls": "tool_use"}.get(finish.reason, "max_tokens")
+
+
+def _usage(answer: Answer, output: int) -> Json:
+    cached = answer.cached_tokens or 0
+    return {
+        "input_tokens": answer.prompt_tokens - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": output,
+    }
+
+
+def _message(answer: Answer, model: str) -> Json:
+    return {
+        "id": f"msg_{uuid4().hex}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": _usage(answer, 0),
+    }
+
+
+async def whole(answer: Answer, model: str) -> Json:
+    """The message object."""
+    blocks: list[Json] = []
+    async for _, event in answer.events():
+        if not isinstance(event, Delta):
+            continue
+        if event.call:
+            call = event.call
+            blocks.append({"type": "tool_use", "id": call.id, "name": call.call.name, "input": call.call.arguments})
+        for kind, text in (("thinking", event.thinking), ("text", event.content)):
+            if text and not (blocks and blocks[-1]["type"] == kind):
+                blocks.append({"type": kind, kind: ""} | ({"signature": _SIGNATURE} if kind == "thinking" else {}))
+            if text:
+                blocks[-1][kind] += text
+    finish = answer.finished[0]
+    return {
+        **_message(answer, model),
+        "content": blocks,
+        "stop_reason": _reason(finish),
+        "stop_sequence": finish.stop,
+        "usage": _usage(answer, answer.tokens),
+    }
+
+
+async def stream(answer: Answer, model: str) -> AsyncGenerator[str, None]:
+    """The events of a message."""
+    begun, index, kind = False, -1, ""
+    async for _, event in answer.events():
+        if isinstance(event, Reading):
+            yield progress(event)
+            continue
+        if not begun:
+            begun = True
+            yield named("message_start", message=_message(answer, model))
+        now = "" if isinstance(event, Finish) else _kind(event)
+        if kind and (kind != now or now == "tool_use"):
+            yield _end_block(index, kind)
+            kind = ""
+        if isinstance(event, Finish):
+            delta = {"stop_reason": _reason(event), "stop_sequence": event.stop}
+            yield named("message_delta", delta=delta, usage=_usage(answer, answer.tokens))
+            continue
+        if now and now != kind:
+            kind, index = now, index + 1
+            yield named("content_block_start", index=index, content_block=_opening(event, kind))
+        if now:
+            yield named("content_block_delta", index=index, delta=_delta(event, kind))
+    yield named("message_stop")
+
+
+def _kind(delta: Delta) -> str:
+    return "tool_use" if delta.call else "thinking" if delta.thinking else "text" if delta.content else ""
+
+
+def _opening(delta: Delta, kind: str) -> Json:
+    if delta.call:
+        return {"type": kind, "id": delta.call.id, "name": delta.call.call.name, "input": {}}
+    return {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
+
+
+def _delta(delta: Delta, kind: str) -> Json:
+    if delta.call:
+        return {"type": "input_json_delta", "partial_json": json.dumps(delta.call.call.arguments, ensure_ascii=False)}
+    return {"type": f"{kind}_delta", kind: delta.thinking or delta.content}
+
+
+def _end_block(index: int, kind: str) -> str:
+    end = named("content_block_stop", index=index)
+    if kind != "thinking":
+        return end
+    signature = {"type": "signature_delta", "signature": _SIGNATURE}
+    return named("content_block_delta", index=index, delta=signature) + end
+
+
+def named(kind: str, **fields: Any) -> str:
+    """A server-sent event with a name, which its data repeats."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, ensure_ascii=False)}\n\n"
+
+
+def stream_error(error: ApiError) -> str:
+    return f"event: error\ndata: {json.dumps(error.anthropic(), ensure_ascii=False)}\n\n"

@@ -1,0 +1,231 @@
+"""From what a client asks to events of an answer: prompts rendered, requests scheduled, tokens read as turns.
+
+Invariant: an answer's tokens are those of the scheduler, and abandoning an answer cancels its requests. Lives in the
+event loop; rendering and tokenising happen in threads, computing in the scheduler's. Knows no HTTP.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashmoe.chat.replay import WrittenTurns
+from flashmoe.chat.tool_calls import thinking_is_open
+from flashmoe.chat.turn_parser import TurnParser
+from flashmoe.engine import request as engine
+from flashmoe.engine.sampling import Sampling
+from flashmoe.engine.scheduler import Scheduler, Ticket
+from flashmoe.errors import FlashMoeError
+from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading
+from flashmoe.server.grammar import Form, Grammars
+from flashmoe.server.metrics import Metrics
+from flashmoe.server.turn import TurnReader
+from flashmoe.text_engine import TextEngine
+
+_RECENT_PROMPTS = 8
+_LEAST_SHARED = 32
+_SHRINKING = 4
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in tokens. thinking_open: it ends inside a thinking block. frontiers: see engine.request."""
+
+    tokens: NDArray[np.int32]
+    thinking_open: bool
+    frontiers: tuple[int, ...]
+
+
+class Service:
+    """A model that answers. name: what clients call it."""
+
+    def __init__(self, text: TextEngine, scheduler: Scheduler, name: str) -> None:
+        self.text, self.scheduler, self.name = text, scheduler, name
+        self.metrics = Metrics(scheduler)
+        self.written = WrittenTurns()
+        self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
+        self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)
+        self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
+
+    async def count_tokens(self, ask: Ask) -> int:
+        """How long the prompt is."""
+        return len((await asyncio.to_thread(self._prompt, ask)).tokens)
+
+    async def answer(self, ask: Ask) -> "Answer":
+        """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
+        prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask)
+        answer = Answer(self, ask, prompt)
+        try:
+            for i, form in enumerate(forms):
+                answer.tickets.append(
+                    self.scheduler.submit(
+                        engine.Request(
+                            prompt.tokens,
+                            sampling[i],
+                            ask.max_tokens,
+                            self.stop_ids,
+                            ask.bias,
+                            ask.top_logprobs,
+                            form,
+                            prompt.frontiers,
+                        ),
+                        answer.listener(i),
+                    )
+                )
+        except BaseException:
+            answer.cancel()
+            raise
+        self._recent.append(prompt.tokens)
+        return answer
+
+    # In a thread ------------------------------------------------------------------------------------------------------
+    def _prepare(self, ask: Ask) -> tuple[Prompt, list[Form | None], list[Sampling]]:
+        sampling = []
+        for i in range(ask.choices):
+            seed = ask.sampling.get("seed")
+            chosen = {**ask.sampling, "seed": None if seed is None else seed + i}
+            sampling.append(Sampling.from_generation_config(self.text.engine.defaults, **chosen))
+        prompt = self._prompt(ask)
+        grammar = self._grammar(ask)
+        forms: list[Form | None] = [None] * ask.choices
+        if grammar is not None or (ask.thinking_tokens is not None and prompt.thinking_open):
+            open_, budget = prompt.thinking_open, ask.thinking_tokens
+            forms = [self.grammars.form(grammar, thinking_open=open_, budget=budget) for _ in range(ask.choices)]
+        return prompt, forms, sampling
+
+    def _grammar(self, ask: Ask) -> str | None:
+        if ask.schema is not None:
+            return self.grammars.json(ask.schema)
+        strict = any(tool["function"].get("strict") for tool in ask.tools)
+        if ask.choice == "none" or not ask.tools or (ask.choice in (None, "auto") and not strict):
+            return None
+        names = [tool["function"]["name"] for tool in ask.tools]
+        if ask.choice not in (None, "auto", "required", *names):
+            raise FlashMoeError(f"tool_choice names {ask.choice}, which is none of the tools.")
+        tools = [tool for tool in ask.tools if ask.choice in (None, "auto", "required", tool["function"]["name"])]
+        optional = ask.choice in (None, "auto")
+        return self.grammars.calls(tools, several=ask.several_calls, optional=optional)
+
+    def _prompt(self, ask: Ask) -> Prompt:
+        tokenizer = self.text.tokenizer
+        if ask.prompt is not None:
+            raw = ask.prompt
+            ids = raw
+            if isinstance(raw, str):
+                self._check_length(raw)
+                ids = tokenizer.encode(raw, add_special_tokens=True)
+            tokens = self.text.engine.check_tokens(ids)
+            return Prompt(tokens, False, self._frontiers(tokens, len(tokens) - 1))
+        variables = dict(ask.template_variables)
+        if ask.thinking is not None:
+            variables["enable_thinking"] = ask.thinking
+        messages = self.written.restore(ask.messages)
+        # A template that is told of tools describes them, so they are withheld where none may be called.
+        tools = None if ask.choice == "none" else (list(ask.tools) or None)
+        text = self.text.template.render(messages, tools=tools, **variables)
+        self._check_length(text)
+        tokens = self.text.engine.check_tokens(tokenizer.encode(text))
+        # What comes after the last message is rendered otherwise once an answer follows.
+        before = self.text.template.render(messages, tools=tools, add_generation_prompt=False, **variables)
+        shared = common_prefix(tokens, np.array(tokenizer.encode(before), dtype=np.int32))
+        return Prompt(tokens, thinking_is_open(text), self._frontiers(tokens, shared))
+
+    def _check_length(self, text: str) -> None:
+        """Refuse what cannot fit before it is tokenised, which takes a second a megabyte. Normalising a text may make
+        it shorter, not by more than this."""
+        least = len(text) // (_SHRINKING * self.text.tokenizer.longest_token)
+        self.text.engine.check_context(least)
+
+    def _frontiers(self, tokens: NDArray[np.int32], end: int) -> tuple[int, ...]:
+        """Where the next prompt may part from this one: at `end`, and where a recent prompt did."""
+        shared = max((common_prefix(tokens, other) for other in list(self._recent)), default=0)
+        found = {end} | ({shared} if shared >= _LEAST_SHARED else set())
+        return tuple(sorted(f for f in found if 0 < f < len(tokens)))
+
+
+def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """How many tokens two prompts begin with alike."""
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length
+
+
+class Answer:
+    """Iterate over `events` for (choice, event); leaving the iteration, or `cancel`, ends the computing."""
+
+    def __init__(self, service: Service, ask: Ask, prompt: Prompt) -> None:
+        self._service, self._ask, self.prompt = service, ask, prompt
+        self._queue: asyncio.Queue[tuple[int, engine.Event]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self.tickets: list[Ticket] = []
+        self.cached_tokens: int | None = None
+        self.finished: dict[int, Finish] = {}
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt.tokens)
+
+    @property
+    def tokens(self) -> int:
+        """Generated, all choices together, once they are finished."""
+        return sum(finish.tokens for finish in self.finished.values())
+
+    @property
+    def thinking_tokens(self) -> int:
+        return sum(finish.thinking_tokens for finish in self.finished.values())
+
+    def listener(self, index: int) -> engine.Listener:
+        def tell(event: engine.Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may be gone when the last requests are cancelled
+                self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))
+
+        return tell
+
+    def cancel(self) -> None:
+        for ticket in self.tickets:
+            ticket.cancel()
+
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """Events of all choices as they come. Raises what the engine failed with."""
+        ask, tokenizer = self._ask, self._service.text.tokenizer
+        readers = []
+        for _ in self.tickets:
+            tools = ask.tools if ask.choice != "none" else ()
+            parser = TurnParser(tools, thinking_open=self.prompt.thinking_open) if ask.prompt is None else None
+            readers.append(TurnReader(tokenizer, parser, ask.stop, not ask.several_calls))
+        clock = self._service.metrics.clock(monotonic())
+        try:
+            while len(self.finished) < len(readers):
+                index, event = await self._queue.get()
+                if index in self.finished:
+                    continue
+                for told in self._tell(event, readers[index], self.tickets[index]):
+                    if isinstance(told, Finish):
+                        self.finished[index] = told
+                        self._service.written.remember(readers[index].written())
+                    yield index, told
+                if isinstance(event, engine.Token):
+                    clock.token(index, monotonic())
+        finally:
+            self.cancel()
+            self._service.metrics.count(self.prompt_tokens, self.cached_tokens or 0, self.tokens)
+
+    def _tell(self, event: engine.Event, reader: TurnReader, ticket: Ticket) -> list[Event]:
+        if isinstance(event, engine.Failed):
+            raise event.error
+        if isinstance(event, engine.Progress):
+            if self.cached_tokens is None:
+                self.cached_tokens = event.done
+            return [Reading(event.done, event.total)]
+        if isinstance(event, engine.End):
+            return list(reader.finish(event.reason))
+        told: list[Delta | Finish] = list(reader.token(event))
+        if reader.over:
+            ticket.cancel()
+            told += reader.finish("cancelled")
+        return list(told)

@@ -1,0 +1,102 @@
+"""Servers on loopback: one on a small random model, and as many as wanted that say what a test tells them to."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+from make_demo_checkpoint import write_text_files
+
+import flashmoe
+from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.engine.scheduler import Prefixes, Scheduler
+from flashmoe.server.app import make_app
+from flashmoe.server.guard import loopback_names
+from flashmoe.server.run import bind, http_server
+from flashmoe.server.service import Service
+from flashmoe.text_engine import TextEngine
+from server.scripted import Script, ScriptedEngine
+
+
+@dataclass
+class Running:
+    """A server that runs in this process."""
+
+    url: str
+    service: Service
+    engine: Any
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+
+    @cached_property
+    def anthropic(self) -> anthropic.Anthropic:
+        return anthropic.Anthropic(base_url=self.url, api_key="any", max_retries=0)
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, timeout=60, **options)
+
+    def chat(self, content: str = "Hello", **options: Any) -> Any:
+        messages = [{"role": "user", "content": content}]
+        return self.openai.chat.completions.create(model="small", messages=messages, **options)
+
+
+@contextmanager
+def running(
+    text: TextEngine, key: str | None = None, max_waiting: int = 64, prefixes: Prefixes | None = None
+) -> Iterator[Running]:
+    scheduler = Scheduler(text.engine, prefixes, max_waiting)
+    service = Service(text, scheduler, "small")
+    listener = bind("127.0.0.1", 0)
+    server = http_server(make_app(service, key, loopback_names("127.0.0.1") if key is None else None))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        server_here = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", service, text.engine)
+        yield server_here
+    finally:
+        server_here.openai.close()
+        server_here.anthropic.close()
+        server.should_exit = True
+        thread.join()
+        scheduler.close()
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def text_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("text")
+    write_text_files(directory)
+    return directory
+
+
+@pytest.fixture
+def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
+    """A server that answers as a script says."""
+    stack = []
+
+    def start(script: Script | str, key: str | None = None, max_waiting: int = 64, **options: Any) -> Running:
+        answer = (lambda _prompt: script) if isinstance(script, str) else script
+        text = TextEngine(text_files, ScriptedEngine(text_files, answer, **options), Tokenizer.from_dir(text_files))
+        stack.append(running(text, key, max_waiting))
+        return stack[-1].__enter__()
+
+    yield start
+    for server in stack:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def speaking(speaking_model: Path) -> Iterator[Running]:
+    """A server on a small random model, which says words without meaning."""
+    text = flashmoe.load(speaking_model, threads=1, context=1024, sequences=4)
+    with text, running(text, prefixes=text.engine.session_cache()) as server:
+        yield server

@@ -1,0 +1,119 @@
+"""Anthropic's own client against the server."""
+
+import anthropic
+import pytest
+
+from server.test_openai import CALL, SECOND, THINKING, WEATHER
+
+TOOL = {
+    "name": "weather",
+    "description": "The weather of some days.",
+    "input_schema": WEATHER["function"]["parameters"],
+    "cache_control": {"type": "ephemeral"},
+}
+THINK = {"type": "enabled", "budget_tokens": 1024}
+
+
+def ask(server, content="Hello", **options):
+    options = {"max_tokens": 300, "messages": [{"role": "user", "content": content}], **options}
+    return server.anthropic.messages.create(model="small", **options)
+
+
+def test_thinking_text_and_calls_are_blocks(scripted):
+    message = ask(scripted(f"{THINKING}Wait.\n\n{CALL}\n{SECOND}"), tools=[TOOL], thinking=THINK)
+    assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+    assert [block.input for block in message.content[2:]] == [{"city": c, "days": 3} for c in ("Lyon", "Oslo")]
+    assert message.stop_reason == "tool_use"
+
+
+def test_without_thinking_the_model_answers_at_once(scripted):
+    prompts = []
+    server = scripted(lambda prompt: prompts.append(prompt) or THINKING + "Hi.")
+    message = ask(server, system=[{"type": "text", "text": "Be brief."}])
+    assert [(block.type, block.text) for block in message.content] == [("text", "Hi.")]
+    assert "<|im_start|>system\nBe brief.<|im_end|>" in prompts[0]
+
+
+def test_a_stream_adds_up_to_the_whole(scripted):
+    server = scripted(f"{THINKING}Wait.\n\n{CALL}\n{SECOND}")
+    options = {"model": "small", "max_tokens": 300, "tools": [TOOL], "thinking": THINK}
+    messages = [{"role": "user", "content": "Rain?"}]
+    with server.anthropic.messages.stream(messages=messages, **options) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    whole = server.anthropic.messages.create(messages=messages, **options)
+    assert text == "Wait."
+    strip = {"id"}
+    blocks = [[b.model_dump(exclude=strip) for b in m.content] for m in (final, whole)]
+    for block in blocks[0]:
+        block.pop("parsed_output", None)
+    for block in blocks[1]:
+        block.pop("parsed_output", None)
+    assert blocks[0] == blocks[1]
+    assert (final.stop_reason, final.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
+
+
+def test_a_tool_loop_of_several_turns(scripted):
+    prompts = []
+
+    def script(prompt):
+        prompts.append(prompt)
+        turns = prompt.count("<tool_response>")
+        return THINKING + (f"Look {turns}.\n\n{CALL}" if turns < 3 else "All dry.")
+
+    server = scripted(script)
+    messages = [{"role": "user", "content": "Rain?"}]
+    for _ in range(4):
+        answer = ask(server, messages=messages, tools=[TOOL], thinking=THINK)
+        if answer.stop_reason != "tool_use":
+            break
+        results = [
+            {"type": "tool_result", "tool_use_id": block.id, "content": [{"type": "text", "text": "dry"}]}
+            for block in answer.content
+            if block.type == "tool_use"
+        ]
+        messages += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": results}]
+    assert answer.content[-1].text == "All dry."
+    assert prompts[-1].count(f"<think>\n{THINKING}Look") == 3
+
+
+def test_the_budget_ends_the_thinking(scripted):
+    server = scripted("long " * 200 + "\n</think>\n\nDone.")
+    message = ask(server, thinking={"type": "enabled", "budget_tokens": 10})
+    assert message.usage.output_tokens < 30
+    assert message.content[0].type == "thinking"
+
+
+def test_stop_sequences_are_named(scripted):
+    message = ask(scripted(THINKING + "One END two"), stop_sequences=["END"])
+    assert (message.content[0].text, message.stop_reason, message.stop_sequence) == ("One ", "stop_sequence", "END")
+
+
+def test_tokens_are_counted_as_they_are_billed(scripted):
+    server = scripted(THINKING + "Hi.")
+    messages = [{"role": "user", "content": "Hello"}]
+    counted = server.anthropic.messages.count_tokens(model="small", messages=messages, tools=[TOOL]).input_tokens
+    assert counted == ask(server, messages=messages, tools=[TOOL]).usage.input_tokens
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}])
+def test_a_call_can_be_required(speaking, choice):
+    other = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+    message = ask(speaking, tools=[other], tool_choice={**choice, "disable_parallel_tool_use": True})
+    assert [(block.name, block.input) for block in message.content] == [("weather", {})]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("frobnicate", 1), ("mcp_servers", []), ("container", "x"), ("tool_choice", {"type": "any"}),
+     ("messages", [{"role": "user", "content": [{"type": "image", "source": {}}]}]), ("temperature", 2)],
+)  # fmt: skip
+def test_what_is_not_supported_is_refused_by_name_in_anthropics_shape(speaking, field, value):
+    with pytest.raises(anthropic.BadRequestError) as error:
+        ask(speaking, extra_body={field: value})
+    assert field in str(error.value)
+    assert error.value.body["error"]["type"] == "invalid_request_error"
+
+
+def test_models_come_in_anthropics_shape(speaking):
+    assert [m.id for m in speaking.anthropic.models.list()] == ["small"]

@@ -1,0 +1,48 @@
+"""The recipes of docs/server.md run as they stand there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from chat.test_tool_calls import call
+
+DOC = Path(__file__).parents[2] / "docs" / "server.md"
+HELLO = "A greeting.\n</think>\n\nHello yourself."
+
+
+def recipe(title: str, server) -> str:
+    section = DOC.read_text().split(f"### {title}\n")[1]
+    code = re.search(r"```\w+\n(.*?)```", section, re.DOTALL)[1]
+    return code.replace("http://127.0.0.1:8080", server.url).replace("MODEL", "small")
+
+
+def test_curl(scripted):
+    done = subprocess.run(["bash", "-c", recipe("curl", scripted(HELLO))], capture_output=True, text=True)
+    assert '"content": "Hello yourself."' in done.stdout
+
+
+def test_openai(scripted, capsys):
+    exec(recipe("openai", scripted(HELLO)), {})
+    assert capsys.readouterr().out == "Hello yourself."
+
+
+def test_anthropic(scripted, capsys):
+    exec(recipe("anthropic", scripted(HELLO)), {})
+    assert capsys.readouterr().out == "Hello yourself."
+
+
+def test_a_coding_agent(scripted, capsys, tmp_path, monkeypatch):
+    """The model reads a file, writes it anew and says so: three turns, two tools, files on disk."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hello.txt").write_text("Helo")
+
+    def script(prompt):
+        if "written" in prompt:
+            return "So.\n</think>\n\nIt says Hello now."
+        if "\nHelo\n" in prompt:
+            return "A letter is missing.\n</think>\n\n" + call("write_file", path="hello.txt", text="Hello")
+        return "I look.\n</think>\n\n" + call("read_file", path="hello.txt")
+
+    exec(recipe("A coding agent, in one screen", scripted(script)), {})
+    assert capsys.readouterr().out == "It says Hello now.\n"
+    assert (tmp_path / "hello.txt").read_text() == "Hello"
