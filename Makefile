@@ -10,7 +10,7 @@ SOURCES := $(shell find src csrc -type f -not -name '*.so' -not -path '*/__pycac
 .PHONY: demo test sanitize clean
 
 demo: .venv/installed
-	@examples/demo.sh .demo
+	@examples/demo.sh
 
 test: .venv/installed-for-tests
 	ruff check .
@@ -39,4 +39,4 @@ sanitize: .venv/installed-for-tests
 	@touch .venv/installed $@
 
 clean:
-	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,7 +36,7 @@ ORACLE = "bfloat16, transformers"
 MAX_TOKENS = 420
 WINDOW = 1024
 WINDOWS = 48
-"""Of the text, evenly spread: 16,217 tokens."""
+"""Of the text, evenly spread."""
 SIDE_CASES = 120
 SEQUENCES = 16
 CONTEXT = 4096

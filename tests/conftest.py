@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_demo_checkpoint import write_text_files
 
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
 from oracle import CONFIGS, make_checkpoint
+from random_checkpoint import write_text_files
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from make_demo_checkpoint import write_text_files
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from flashmoe.chat.tokenizer import Tokenizer
+from random_checkpoint import write_text_files
 
 
 @pytest.fixture(scope="session")

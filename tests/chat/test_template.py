@@ -4,19 +4,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import make_demo_checkpoint
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+import random_checkpoint
 from flashmoe.chat.sandbox import MAX_STEPS
 from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.errors import FlashMoeError, FormatError
 
 TEMPLATES = {
-    "qwen3.5": make_demo_checkpoint.TEMPLATE.read_text(),
+    "qwen3.5": random_checkpoint.TEMPLATE.read_text(),
     "qwen3": Path(__file__).with_name("qwen3_template.jinja").read_text(),
 }
 SYSTEM = {"role": "system", "content": "  Answer in <b>German</b> & be brief: 'ja' oder \"nein\".  "}

@@ -24,7 +24,7 @@ TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": PROPERTIES}}}
     for name in ("weather", "store")
 ]
-TEMPLATE = ChatTemplate((Path(__file__).parents[2] / "examples" / "chat_template.jinja").read_text())
+TEMPLATE = ChatTemplate((Path(__file__).parents[1] / "chat_template.jinja").read_text())
 
 
 def call(name: str, **parameters: str) -> str:

@@ -12,7 +12,6 @@ import anthropic
 import httpx
 import openai
 import pytest
-from make_demo_checkpoint import write_text_files
 
 import flashmoe
 from flashmoe.chat.tokenizer import Tokenizer
@@ -22,6 +21,7 @@ from flashmoe.server.guard import loopback_names
 from flashmoe.server.run import bind, http_server
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
+from random_checkpoint import write_text_files
 from server.scripted import Script, ScriptedEngine
 
 

@@ -100,9 +100,8 @@ class Decoder:
         cos, sin = rope
         for number, block in enumerate(way.blocks):
             own = block.own
-            part = x[own]
-            y = self.ops.rms_norm(part, layer.mixer_norm, self.config.eps)
-            part += layer.mixer(y, block.spans, i, (cos[own], sin[own]))
+            y = self.ops.rms_norm(x[own], layer.mixer_norm, self.config.eps)
+            x[own] += layer.mixer(y, block.spans, i, (cos[own], sin[own]))
             way.block_done(i, number)
 
     def logits(self, x: Array) -> Array:

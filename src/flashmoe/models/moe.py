@@ -116,9 +116,7 @@ class MixtureOfExperts:
         shared = self._experts(x, ids, layer, way)
         per_token = outputs.reshape(len(ids), self.config.top_k, self.config.hidden)
         for block, parts in zip(way.blocks, shared, strict=True):
-            own = block.own
-            part = residual[own]
-            part += self.ops.combine(per_token[own], weights[own], *parts)
+            residual[block.own] += self.ops.combine(per_token[block.own], weights[block.own], *parts)
 
     def _experts(self, x: Array, ids: Indices, layer: int, way: Passage) -> list[tuple[Array | None, Array | None]]:
         """Fill the outputs [T * K, D] of the routed experts; the shared one's and its gate, block by block."""

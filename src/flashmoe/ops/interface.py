@@ -4,8 +4,8 @@ A backend is a folder beside this file with one class that has these methods; a 
 Invariant of every backend: a row of a result depends on that row's inputs only, with a reduction order fixed by shape,
 so that it does not matter how the tokens were cut into chunks or how many threads ran. `Array` is the backend's own
 array type (NumPy for `reference` and `cpu`), float32 unless said; T tokens, D hidden size, H heads, d head dimension.
-Models slice, reshape and add arrays besides, and add to slices in place. Views with strides are welcome as inputs as
-long as their last axis is contiguous.
+Models slice, reshape and add arrays besides. Views with strides are welcome as inputs as long as their last axis is
+contiguous.
 
 Knows nothing of files, sequences or policies.
 """

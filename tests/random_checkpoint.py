@@ -1,15 +1,13 @@
-"""Write a small checkpoint of the Qwen3.5-MoE architecture with random weights: `make_demo_checkpoint.py DIR`.
+"""A small checkpoint of the Qwen3.5-MoE architecture with random weights, of any number of layers.
 
 It has the form in which such models are published (sharded bfloat16 safetensors with fused experts, byte-level BPE,
-chat template), so everything that is done with a real one can be tried with it in seconds. Its weights are random:
-what it writes means nothing. Needs only what Flash-MoE itself needs; the same seed gives the same files.
+chat template). What it writes means nothing. The same seed gives the same files.
 """
 
 import json
 import math
 import shutil
 import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,15 +220,3 @@ def make(directory: Path, seed: int = 7) -> int:
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return total
-
-
-def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("Usage: make_demo_checkpoint.py DIR")
-    directory = Path(sys.argv[1])
-    total = make(directory)
-    print(f"{directory}: {total / 1e6:.0f} MB, {LAYERS} layers, {EXPERTS} experts each, random weights (bfloat16).")
-
-
-if __name__ == "__main__":
-    main()
