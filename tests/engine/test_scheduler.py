@@ -274,6 +274,8 @@ def test_logprobs_are_those_of_the_logits(scheduler, engine):
 class Kept:
     """Prefixes that only notes what it is given."""
 
+    nbytes = disk_bytes = 0
+
     def __init__(self, engine):
         self.engine, self.saved = engine, []
 

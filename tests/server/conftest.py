@@ -14,6 +14,7 @@ import openai
 import pytest
 
 import flashmoe
+from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.engine.scheduler import Prefixes, Scheduler
 from flashmoe.server.app import make_app
@@ -51,10 +52,14 @@ class Running:
 
 @contextmanager
 def running(
-    text: TextEngine, key: str | None = None, max_waiting: int = 64, prefixes: Prefixes | None = None
+    text: TextEngine,
+    key: str | None = None,
+    max_waiting: int = 64,
+    prefixes: Prefixes | None = None,
+    written: WrittenTurns | None = None,
 ) -> Iterator[Running]:
     scheduler = Scheduler(text.engine, prefixes, max_waiting)
-    service = Service(text, scheduler, "small")
+    service = Service(text, scheduler, "small", written)
     listener = bind("127.0.0.1", 0)
     server = http_server(make_app(service, key, loopback_names("127.0.0.1") if key is None else None))
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -83,10 +88,16 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
     """A server that answers as a script says."""
     stack = []
 
-    def start(script: Script | str, key: str | None = None, max_waiting: int = 64, **options: Any) -> Running:
+    def start(
+        script: Script | str,
+        key: str | None = None,
+        max_waiting: int = 64,
+        written: WrittenTurns | None = None,
+        **options: Any,
+    ) -> Running:
         answer = (lambda _prompt: script) if isinstance(script, str) else script
         text = TextEngine(text_files, ScriptedEngine(text_files, answer, **options), Tokenizer.from_dir(text_files))
-        stack.append(running(text, key, max_waiting))
+        stack.append(running(text, key, max_waiting, written=written))
         return stack[-1].__enter__()
 
     yield start

@@ -67,7 +67,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(PATHS), st.sampled_from([*CHAT, "tools", "tool_choice", "stop", "system", "input", "x"]), JSON)
 def test_a_field_of_any_json_is_answered(speaking, path, field, value):
     response = speaking.post(path, {**CHAT, field: value})
@@ -316,6 +316,7 @@ def test_what_prometheus_asks_for_is_there(scripted):
         "flashmoe_read_bytes_total 100.0",
         "flashmoe_stall_seconds_total 0.25",
         "flashmoe_cache_bytes 100.0",
+        "flashmoe_session_bytes 0.0",
         "flashmoe_requests_waiting 0.0",
     ):
         assert line in text

@@ -5,15 +5,23 @@ state saved after that turn serves nobody. Invariant: a turn is put back only wh
 Knows messages, not tokens.
 """
 
+import json
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from flashmoe.chat.tool_calls import ToolCall
+from flashmoe.errors import FlashMoeError, FormatError
+from flashmoe.files.atomic import write_atomically
+from flashmoe.files.jsonfile import parse_value
 
-_CHARACTERS = 16_000_000
+_BYTES = 16_000_000
+_log = logging.getLogger("flashmoe")
 
 
 @dataclass(frozen=True)
@@ -28,21 +36,44 @@ class WrittenTurn:
 
 
 class WrittenTurns:
-    """The last of them, so many as take some megabytes. Any thread may use it."""
+    """The last of them, so many as take some megabytes. Any thread may use it.
 
-    def __init__(self) -> None:
+    path: where they outlive the process, each a line of JSON; several processes may add to it. What fails there is one
+    warning, and a damaged line is left out: that turn is then rendered anew.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         self._turns: OrderedDict[str, WrittenTurn] = OrderedDict()
-        self._characters = 0
+        self._bytes = 0
         self._lock = threading.Lock()
+        self._path = path
+        for turn in _read(path) if path else ():
+            self._hold(turn)
 
     def remember(self, turn: WrittenTurn) -> None:
         if not turn.ids or not all(f"<function={call.name}>" in turn.text for call in turn.calls):
             return  # a call inside the thinking block has no place in the text
         with self._lock:
-            self._turns[turn.ids[0]] = turn
-            self._characters += _size(turn)
-            while self._characters > _CHARACTERS:
-                self._characters -= _size(self._turns.popitem(last=False)[1])
+            self._hold(turn)
+            if self._path:
+                self._append(self._path, turn)
+
+    def _hold(self, turn: WrittenTurn) -> None:
+        self._turns[turn.ids[0]] = turn
+        self._bytes += len(_line(turn))
+        while self._bytes > _BYTES:
+            self._bytes -= len(_line(self._turns.popitem(last=False)[1]))
+
+    def _append(self, path: Path, turn: WrittenTurn) -> None:
+        try:
+            with path.open("ab") as file:
+                file.write(_line(turn))
+                large = file.tell() > 2 * _BYTES
+            if large:
+                write_atomically(path, b"".join(_line(held) for held in self._turns.values()))
+        except (OSError, FlashMoeError) as error:
+            _log.warning("Tool calls are not kept in %s for later: %s", path, error)
+            self._path = None
 
     def restore(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Messages for the template, with the model's own words in place of the calls that are known."""
@@ -66,5 +97,21 @@ def _says(message: Mapping[str, Any], turn: WrittenTurn) -> bool:
     return calls == list(zip(turn.ids, turn.calls, strict=True)) and content.strip() == turn.content.strip()
 
 
-def _size(turn: WrittenTurn) -> int:
-    return len(turn.thinking) + len(turn.text)
+def _line(turn: WrittenTurn) -> bytes:
+    return json.dumps(asdict(turn)).encode() + b"\n"
+
+
+def _read(path: Path) -> Iterator[WrittenTurn]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("Tool calls kept in %s cannot be read: %s", path, error.strerror)
+        return
+    for line in lines:
+        with suppress(FormatError, KeyError, TypeError):
+            fields = parse_value(line, str(path))
+            calls = tuple(ToolCall(call["name"], call["arguments"]) for call in fields["calls"])
+            ids = tuple(str(i) for i in fields["ids"])
+            yield WrittenTurn(ids, calls, str(fields["thinking"]), str(fields["content"]), str(fields["text"]))

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import platformdirs
 
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.run import bind, check_exposure, serve
-from flashmoe.settings import BACKENDS
+from flashmoe.settings import BACKENDS, parse_bytes
 from flashmoe.text_engine import load
 
 
@@ -27,6 +28,14 @@ from flashmoe.text_engine import load
 @click.option(
     "--sequences", type=int, default=4, show_default=True, help="Answers at a time, fewer where memory is short."
 )
+@click.option(
+    "--sessions",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where conversations are kept for the next server [default: in your cache directory]",
+)
+@click.option("--no-sessions", is_flag=True, help="Keep them in memory alone.")
+@click.option("--sessions-disk", default="8GiB", show_default=True, help="What they may take of the disk.")
 def command(
     directory: Path,
     host: str,
@@ -34,13 +43,18 @@ def command(
     api_key: str | None,
     insecure: bool,
     name: str | None,
+    sessions: Path | None,
+    no_sessions: bool,
+    sessions_disk: str,
     **settings: Any,
 ) -> None:
     """Serve the packed model in DIR to OpenAI's and Anthropic's clients."""
     key = _key(api_key)
     check_exposure(host, key, insecure)
+    kept, disk = None if no_sessions else sessions or _sessions(), parse_bytes(sessions_disk)
     chosen = {name: value for name, value in settings.items() if value is not None}
-    with bind(host, port) as listener, load(directory, **chosen) as text:
+    # A share of the memory for saved states, so that what a prompt repeats is not computed again.
+    with bind(host, port) as listener, load(directory, snapshots=None, **chosen) as text:
         served = name or directory.resolve().name
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
@@ -48,7 +62,11 @@ def command(
             click.echo(text.engine.summary, err=True)
             click.echo(f"{served} at {address}/v1, {text.engine.limits.sequences} answers at a time", err=True)
 
-        serve(text, listener, name=served, key=key, ready=ready)
+        serve(text, listener, name=served, key=key, sessions=kept, disk=disk, ready=ready)
+
+
+def _sessions() -> Path:
+    return platformdirs.user_cache_path("flashmoe", appauthor=False) / "sessions"
 
 
 def _key(given: str | None) -> str | None:

@@ -34,6 +34,14 @@ class QueueFullError(FlashMoeError):
 class Prefixes(Protocol):
     """States kept for prompts that begin alike."""
 
+    @property
+    def nbytes(self) -> int:
+        """What they hold of the memory."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """What they hold of the disk."""
+
     def take(self, tokens: Tokens) -> SequenceState:
         """A state of the longest saved prefix that is shorter than `tokens`, perhaps of length 0."""
 
@@ -47,6 +55,8 @@ class _CancelledError(Exception):
 
 class _Nothing:
     """Prefixes that keeps none."""
+
+    nbytes = disk_bytes = 0
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -151,7 +161,8 @@ class Scheduler:
 
     @property
     def stats(self) -> "Load":
-        return Load(len(self._waiting), len(self._running), self._store_stats)
+        saved = self._prefixes
+        return Load(len(self._waiting), len(self._running), self._store_stats, saved.nbytes, saved.disk_bytes)
 
     def close(self) -> None:
         """Cancel everything and wait until that has come through."""
@@ -262,11 +273,13 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a scheduler is, and what its engine's experts cost so far."""
+    """How busy a scheduler is, what its engine's experts cost so far, and the bytes of its saved states."""
 
     waiting: int
     running: int
     store: StoreStats
+    saved_bytes: int
+    saved_disk_bytes: int
 
 
 def _report(token: int, logits: Logits, top: int | None) -> Token:

@@ -48,6 +48,16 @@ class SessionCache:
         """Whether saving is of any use."""
         return self.memory.budget > 0 or self.files is not None
 
+    @property
+    def nbytes(self) -> int:
+        """What the states hold of the memory."""
+        return self.memory.bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the files hold of the disk, all models and processes together, when this process last wrote one."""
+        return self.files.nbytes if self.files else 0
+
     def take(self, tokens: Tokens) -> SequenceState:
         """A state of its own after the longest saved prefix that is shorter than `tokens`, perhaps of length 0."""
         tokens = np.ascontiguousarray(tokens, np.int32)

@@ -46,6 +46,7 @@ class SnapshotFiles:
         self._writer = ThreadPoolExecutor(1, "snapshots")
         self._waiting: list[Future[None]] = []
         self._warned, self._refused = False, set[Path]()
+        self.nbytes = sum(size for _, size, _ in self._found())
 
     # Reading ----------------------------------------------------------------------------------------------------------
     def longest(self, tokens: Tokens, above: int) -> SequenceState | None:
@@ -134,23 +135,29 @@ class SnapshotFiles:
                 os.utime(path, ns=(now, now + 1000 * i))
 
     def _evict(self) -> None:
-        """Remove the oldest files until the budget holds, and what killed processes left."""
+        """Remove the oldest files until the budget holds."""
+        found = self._found()
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= self._budget:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self.nbytes = total
+
+    def _found(self) -> list[tuple[int, int, Path]]:
+        """Time of last use, bytes and path of all files; what killed processes left is removed."""
         found = []
         for path in self._root.glob("*/*"):
             try:
                 status = path.stat()
-            except FileNotFoundError:
+            except OSError:
                 continue
             if not path.name.endswith(SUFFIX):
                 found.append((status.st_mtime_ns, status.st_size, path))
             elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if total <= self._budget:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
+        return found
 
     def __str__(self) -> str:
         return f"sessions in {self._root}, up to {format_bytes(self._budget)}"

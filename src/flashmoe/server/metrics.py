@@ -75,6 +75,8 @@ class _Load(Collector):
             ("requests_running", "Requests that are answered.", load.running),
             ("expert_hit_ratio", "Share of the experts needed that were in memory.", store.hits / uses if uses else 0),
             ("cache_bytes", "Memory for experts.", plan.slots * plan.slot_bytes),
+            ("session_bytes", "Memory that saved states hold.", load.saved_bytes),
+            ("session_disk_bytes", "Saved states on disk.", load.saved_disk_bytes),
         ):
             yield GaugeMetricFamily(f"flashmoe_{name}", text, value)
         for name, text, count in (

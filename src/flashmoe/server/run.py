@@ -3,11 +3,14 @@
 import ipaddress
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from flashmoe.chat.replay import WrittenTurns
+from flashmoe.engine.engine import SNAPSHOT_DISK
 from flashmoe.engine.scheduler import Scheduler
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.app import make_app
@@ -73,15 +76,26 @@ def serve(
     *,
     name: str,
     key: str | None,
+    sessions: Path | None = None,
+    disk: int = SNAPSHOT_DISK,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answer until SIGINT or SIGTERM. The engine and the socket are the caller's to close."""
+    """Answer until SIGINT or SIGTERM. The engine and the socket are the caller's to close.
+
+    sessions: where conversations outlive the server, in files of at most `disk` bytes; None: nowhere.
+    """
     host = listener.getsockname()[0]
-    scheduler = Scheduler(text.engine, text.engine.session_cache())
+    if sessions:
+        with suppress(OSError):  # whoever writes there says so
+            sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache = text.engine.session_cache(sessions, disk)
+    scheduler = Scheduler(text.engine, cache)
     try:
         hosts = loopback_names(host) if key is None and is_loopback(host) else None
-        app = make_app(Service(text, scheduler, name), key, hosts)
+        written = WrittenTurns(sessions / "turns.jsonl" if sessions else None)
+        app = make_app(Service(text, scheduler, name, written), key, hosts)
         ready()
         http_server(app).run([listener])
     finally:
         scheduler.close()
+        cache.flush()

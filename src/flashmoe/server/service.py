@@ -42,12 +42,12 @@ class Prompt:
 
 
 class Service:
-    """A model that answers. name: what clients call it."""
+    """A model that answers. name: what clients call it. written: the turns with calls that it remembers."""
 
-    def __init__(self, text: TextEngine, scheduler: Scheduler, name: str) -> None:
+    def __init__(self, text: TextEngine, scheduler: Scheduler, name: str, written: WrittenTurns | None = None) -> None:
         self.text, self.scheduler, self.name = text, scheduler, name
         self.metrics = Metrics(scheduler)
-        self.written = WrittenTurns()
+        self.written = written or WrittenTurns()
         self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
         self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
