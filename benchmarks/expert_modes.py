@@ -23,7 +23,7 @@ from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.loader import load_engine
 from flashmoe.settings import Settings
-from memory_group import enter, memory_group
+from vs_llama_cpp.system import forget, memory_limit
 
 MODES = {
     "arena, overlap": {},
@@ -34,14 +34,6 @@ MODES = {
 }
 PROGRAM_BYTES = 400_000_000
 PROMPT, CONTEXT = 16, 1024
-
-
-def forget(directory: Path) -> None:
-    """Drop the model's files from the page cache."""
-    for path in directory.rglob("*.safetensors"):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
 
 
 def measure(engine: Engine, tokens: list[int]) -> dict[str, float]:
@@ -69,7 +61,7 @@ def measure(engine: Engine, tokens: list[int]) -> dict[str, float]:
 
 def child(options: argparse.Namespace) -> None:
     if options.group:
-        enter(options.group)
+        options.group.write_text(str(os.getpid()))
     settings = Settings(memory=options.memory, context=CONTEXT, learn=False, **MODES[options.mode])
     if options.text:
         ids = Tokenizer.from_dir(options.directory).encode(options.text.read_text())
@@ -107,14 +99,10 @@ def main() -> None:
     memory = budget(options.directory, options.cached)
     found: dict[str, list[dict[str, float]]] = {mode: [] for mode in options.modes}
     with ExitStack() as stack:
-        group = (
-            []
-            if options.no_group
-            else ["--group", str(stack.enter_context(memory_group(memory + PROGRAM_BYTES, "modes")))]
-        )
+        group = [] if options.no_group else ["--group", str(stack.enter_context(memory_limit(memory + PROGRAM_BYTES)))]
         for seed in range(options.repeats):
             for mode, runs in found.items():
-                forget(options.directory)
+                forget(sorted(options.directory.rglob("*.safetensors")))
                 own = ["--mode", mode, "--memory", str(memory), "--seed", str(seed), *group]
                 command = [sys.executable, *sys.argv, *own]
                 runs.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
