@@ -1,24 +1,20 @@
 """Throughput and time to first token of the server for 1, 2, 4 and 8 clients: `serve_load.py DIR`.
 
-Each client asks REQUESTS times, one after the other, for TOKENS tokens after a prompt of its own, over HTTP, streaming.
+Each client asks REQUESTS times, one after the other, for TOKENS tokens after a prompt of its own, over HTTP, streaming;
+that is done ROUNDS times, and the table has the median, with the least and the most.
 """
 
 import json
 import statistics
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import httpx
 
-import flashmoe
-from flashmoe.engine.scheduler import Scheduler
-from flashmoe.server.app import make_app
-from flashmoe.server.run import bind, http_server
-from flashmoe.server.service import Service
+from served import serving
 
-REQUESTS, TOKENS, PROMPT_WORDS = 3, 64, 40
+ROUNDS, REQUESTS, TOKENS, PROMPT_WORDS = 3, 6, 64, 40
 
 
 def ask(url: str, client: int, number: int) -> tuple[float, int]:
@@ -34,31 +30,33 @@ def ask(url: str, client: int, number: int) -> tuple[float, int]:
     return first, tokens
 
 
+def load(url: str, clients: int, number: int) -> tuple[float, list[float]]:
+    """Tokens a second of all clients together, and each request's seconds to its first token."""
+    started = perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        done = list(pool.map(lambda client: [ask(url, client, number + i) for i in range(REQUESTS)], range(clients)))
+    tokens = sum(count for answers in done for _, count in answers)
+    return tokens / (perf_counter() - started), [first for answers in done for first, _ in answers]
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("Usage: serve_load.py DIR")
-    with flashmoe.load(sys.argv[1], sequences=8, context=1024) as text:
-        scheduler = Scheduler(text.engine, text.engine.session_cache())
-        listener = bind("127.0.0.1", 0)
-        server = http_server(make_app(Service(text, scheduler, "m")))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        print(f"{text.engine.summary}\n")
-        print("| clients | tokens/s, all together | first token, median s | slowest s |")
-        print("| --- | --- | --- | --- |")
+    rounds: dict[int, list[tuple[float, list[float]]]] = {1: [], 2: [], 4: [], 8: []}
+    with serving(sys.argv[1], "--no-sessions", "--sequences", "8") as (url, _):
         ask(url, 99, 0)
-        for clients in (1, 2, 4, 8):
-            started = perf_counter()
-            with ThreadPoolExecutor(clients) as pool:
-                done = list(pool.map(lambda client: [ask(url, client, i) for i in range(REQUESTS)], range(clients)))
-            seconds = perf_counter() - started
-            firsts = [first for answers in done for first, _ in answers]
-            tokens = sum(count for answers in done for _, count in answers)
-            print(f"| {clients} | {tokens / seconds:.1f} | {statistics.median(firsts):.2f} | {max(firsts):.2f} |")
-        server.should_exit = True
-        thread.join()
-        scheduler.close()
+        for i in range(ROUNDS):
+            for clients, measured in rounds.items():
+                measured.append(load(url, clients, 1000 * clients + 100 * i))
+    print("| clients | tokens/s, all together | first token, median s | slowest s |")
+    print("| --- | --- | --- | --- |")
+    for clients, measured in rounds.items():
+        rates = sorted(rate for rate, _ in measured)
+        firsts = [first for _, times in measured for first in times]
+        print(
+            f"| {clients} | {statistics.median(rates):.0f} ({rates[0]:.0f} to {rates[-1]:.0f}) | "
+            f"{statistics.median(firsts):.3f} | {max(firsts):.3f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""Whether a server keeps its memory: 10,000 cheap requests and 500 generations: `soak_server.py DIR`.
+"""Whether a server keeps its memory: 10,000 cheap requests and 500 generations: `soak_server.py DIR [OPTIONS]`.
 
-Prints the resident memory of the server's process after each tenth; it runs in a process of its own.
+Prints the resident memory of the server's process after each tenth, and in brackets what of it are saved states. The
+server is a process of its own, with its sessions in a directory for the time of the run; options are those of `serve`.
+With a small --memory its saved states soon fill their share, and from then on nothing may grow.
 """
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from tempfile import TemporaryDirectory
+from time import perf_counter
 
 import httpx
 import psutil
+
+from served import serving
 
 CHEAP, GENERATIONS, TENTHS = 10_000, 500, 10
 
@@ -23,16 +28,25 @@ def chat(i: int) -> dict[str, object]:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("Usage: soak_server.py DIR")
-    code = "from flashmoe.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "serve", sys.argv[1], "--name", "m", "--port", "0", "--context", "1024"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    print(process.stderr.readline().strip())
-    url = process.stderr.readline().split()[2].removesuffix("/v1,")
-    resident = psutil.Process(process.pid).memory_info
-    with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(4) as pool:
+    if len(sys.argv) < 2:
+        sys.exit("Usage: soak_server.py DIR [OPTIONS]")
+    with TemporaryDirectory() as sessions:
+        soak(sys.argv[1], ["--sessions", sessions, *sys.argv[2:]])
+
+
+def saved_states(client: httpx.Client) -> float:
+    """Bytes of memory."""
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("flashmoe_session_bytes "))
+
+
+def soak(model: str, options: list[str]) -> None:
+    with (
+        serving(model, *options) as (url, pid),
+        httpx.Client(base_url=url, timeout=120) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        resident = psutil.Process(pid).memory_info
 
         def cheap(i: int) -> int:
             return client.get(("/health", "/v1/models", "/metrics", "/nothing")[i % 4]).status_code
@@ -41,14 +55,13 @@ def main() -> None:
             return client.post("/v1/chat/completions", json=chat(i)).status_code
 
         for name, work, count in (("generations", generation, GENERATIONS), ("cheap requests", cheap, CHEAP)):
-            print(f"{name}: resident MB after each tenth", end="", flush=True)
+            started = perf_counter()
+            print(f"{count} {name}: {resident().rss / 1e6:.0f} MB resident, after each tenth", end="", flush=True)
             for tenth in range(TENTHS):
                 statuses = list(pool.map(work, range(tenth * count // TENTHS, (tenth + 1) * count // TENTHS)))
                 assert set(statuses) <= {200, 404}, set(statuses)
-                print(f" {resident().rss / 1e6:.0f}", end="", flush=True)
-            print()
-    process.terminate()
-    process.communicate()
+                print(f" {resident().rss / 1e6:.0f} ({saved_states(client) / 1e6:.0f})", end="", flush=True)
+            print(f" MB; {perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -46,3 +46,27 @@ def test_a_coding_agent(scripted, capsys, tmp_path, monkeypatch):
     exec(recipe("A coding agent, in one screen", scripted(script)), {})
     assert capsys.readouterr().out == "It says Hello now.\n"
     assert (tmp_path / "hello.txt").read_text() == "Hello"
+
+
+def test_langchain(scripted, capsys):
+    def script(prompt):
+        if "<tool_response>\nIt is dry in Lyon.\n" in prompt:
+            return "So.\n</think>\n\nYes, it is dry."
+        return "I look.\n</think>\n\n" + call("weather", city="Lyon")
+
+    server = scripted(script)
+    exec(recipe("LangChain", server), {"__name__": "recipe"})
+    assert capsys.readouterr().out == "Yes, it is dry.\n"
+
+
+def test_langchain_streams_and_asks_for_a_form(scripted):
+    """What its clients send besides: streams with usage, a schema as response_format."""
+    from langchain_openai import ChatOpenAI
+
+    server = scripted('So.\n</think>\n\n{"city": "Lyon"}')
+    model = ChatOpenAI(base_url=f"{server.url}/v1", api_key="none", model="small", stream_usage=True)
+    pieces = list(model.stream("Which city?"))
+    assert "".join(piece.text for piece in pieces) == '{"city": "Lyon"}'
+    assert sum(piece.usage_metadata["output_tokens"] for piece in pieces if piece.usage_metadata) > 0
+    schema = {"title": "City", "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    assert model.with_structured_output(schema, method="json_schema").invoke("Which city?") == {"city": "Lyon"}

@@ -93,11 +93,11 @@ class Function(Struct, forbid_unknown_fields=True, omit_defaults=True):
     strict: bool | None = None
 
 
-class Tool(Struct, forbid_unknown_fields=True):
-    """A tool: always a function."""
+class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A tool: always a function. Templates write its keys in this order, which models are trained on."""
 
-    function: Function
     type: Literal["function"] = "function"
+    function: Function
 
 
 class NamedFunction(Struct, forbid_unknown_fields=True):
