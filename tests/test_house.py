@@ -37,7 +37,7 @@ KNOWS: dict[str, set[str]] = {
     "text_engine": {"chat", "demo", "engine", "files", "pack.manifest", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
     "terminal": {"chat", "engine", "files", "text_engine"},
-    "server": {"chat", "engine", "files", "text_engine"},
+    "server": {"chat", "engine", "files", "measure", "models", "ops.interface", "text_engine"},
     "cli": {"chat", "engine", "files", "hub", "models", "ops.weights", "pack", "pack.manifest", "settings", "streaming"}
     | {"demo", "evaluation", "measure", "server", "terminal", "text_engine"},
     "": {"settings", "text_engine"},

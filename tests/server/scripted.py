@@ -29,8 +29,9 @@ class ScriptedEngine:
         self.tokenizer, self.script = Tokenizer.from_dir(directory), script
         self.limits = Limits(context, 64, sequences)
         vocab = 1024
-        self.config = SimpleNamespace(vocab=vocab, eos=(), max_context=context)
-        self.store = SimpleNamespace(stats=StoreStats(**STATS))
+        self.config = SimpleNamespace(vocab=vocab, eos=(), max_context=context, layers=2, experts=4, top_k=1)
+        self.store = SimpleNamespace(stats=StoreStats(**STATS), in_memory=lambda _layer: np.zeros(4, dtype=bool))
+        self.observers: list[Any] = []
         self.plan = SimpleNamespace(slots=2, slot_bytes=50)
         self.decoder = SimpleNamespace(logits=self._logits)
         self.forwards: list[list[int]] = []

@@ -20,6 +20,7 @@ from flashmoe.server.guard import Guard, respond
 from flashmoe.server.messages import CountRequest, MessagesRequest
 from flashmoe.server.openai_types import ChatRequest, CompletionRequest
 from flashmoe.server.openapi import Operation, document
+from flashmoe.server.page import page_routes
 from flashmoe.server.responses_types import ResponsesRequest
 from flashmoe.server.service import Answer, Service
 from flashmoe.server.sse import ClientGoneError, EventStream, unless_gone
@@ -110,6 +111,12 @@ class _Routes:
     async def metrics(self, request: Request) -> Response:  # noqa: ARG002
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    async def events(self, request: Request) -> Response:  # noqa: ARG002
+        live = self._service.live
+        live.join()
+        chunks = (chat_completions.data(event) async for event in live.events())
+        return EventStream(chunks, chat_completions.stream_error, live.leave)
+
     async def openapi(self, request: Request) -> Response:  # noqa: ARG002
         return _json(document([operation for operation, _ in self.table()]))
 
@@ -153,6 +160,7 @@ def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | N
     routes = _Routes(service)
     table = [Route(operation.path, handler, methods=[operation.method]) for operation, handler in routes.table()]
     table.append(Route("/v1/models/{name:path}", routes.model, methods=["GET"]))
+    table += [Route("/events", routes.events, methods=["GET"]), *page_routes()]
     paths = frozenset(route.path for route in table)
     handlers = {HTTPException: _refused, ClientGoneError: _gone, ApiError: _failed, FlashMoeError: _failed}
     app = Starlette(routes=table, exception_handlers={**handlers, Exception: _failed})

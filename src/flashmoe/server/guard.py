@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashmoe.server.errors import ApiError
 from flashmoe.server.metrics import Metrics
+from flashmoe.server.page import PAGE_PATHS
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health"}) | PAGE_PATHS
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 log = logging.getLogger("flashmoe.server")
 

@@ -93,9 +93,11 @@ def serve(
     try:
         hosts = loopback_names(host) if key is None and is_loopback(host) else None
         written = WrittenTurns(sessions / "turns.jsonl" if sessions else None)
-        app = make_app(Service(text, scheduler, name, written), key, hosts)
+        service = Service(text, scheduler, name, written)
+        server = http_server(make_app(service, key, hosts))
+        service.live.over = lambda: server.should_exit
         ready()
-        http_server(app).run([listener])
+        server.run([listener])
     finally:
         scheduler.close()
         cache.flush()

@@ -23,6 +23,7 @@ from flashmoe.engine.scheduler import Scheduler, Ticket
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading
 from flashmoe.server.grammar import Form, Grammars
+from flashmoe.server.live import Live
 from flashmoe.server.metrics import Metrics
 from flashmoe.server.turn import TurnReader
 from flashmoe.text_engine import TextEngine
@@ -47,6 +48,7 @@ class Service:
     def __init__(self, text: TextEngine, scheduler: Scheduler, name: str, written: WrittenTurns | None = None) -> None:
         self.text, self.scheduler, self.name = text, scheduler, name
         self.metrics = Metrics(scheduler)
+        self.live = Live(scheduler)
         self.written = written or WrittenTurns()
         self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
         self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)

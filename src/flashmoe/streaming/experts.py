@@ -131,6 +131,11 @@ class ExpertStore:
             self._guesses.wasted_bytes,
         )
 
+    def in_memory(self, layer: int) -> NDArray[np.bool_]:
+        """Whether each expert [experts] of the layer needs no read. Any thread may look."""
+        held: NDArray[np.bool_] = self._slots.tables[layer] >= 0
+        return held
+
     def fetch(self, layer: int, experts: NDArray[np.int32], uses: NDArray[np.int32] | None = None) -> Lease:
         """Pin these experts, distinct, and start reading those that are not in memory, in file order.
 
