@@ -18,13 +18,13 @@ struct Heads {
     const float* at(Index token, Index head) const { return data + token * token_stride + head * head_stride; }
 };
 
-// float16, in blocks of kBlockTokens tokens: growing never moves what is there.
+// float16, or int8 with scales, in blocks of kBlockTokens tokens: growing never moves what is there.
 //
 // A fork shares blocks with its source. Only the cache that made a block writes to it, behind its own length, which no
 // fork reads; whoever else wants to go on inside a block copies it first. So forks may be read while the source grows.
 class KvCache {
 public:
-    KvCache(Index heads, Index dim);
+    KvCache(Index heads, Index dim, int bits);  // 16 or 8
     KvCache(KvCache&&) = default;
     KvCache(const KvCache&) = delete;
     KvCache& operator=(const KvCache&) = delete;
@@ -36,16 +36,17 @@ public:
     Index heads() const { return heads_; }
     Index dim() const { return dim_; }
     Index padded_dim() const { return padded_; }
+    int bits() const { return bits_; }
     KvHead head(Index h) const;
 
     void append(const Kernels& kernels, Pool& pool, const Heads& keys, const Heads& values);
 
-    // A token as bytes, whatever the layout of blocks: each head's key, then its value.
-    Index row_bytes() const { return 4 * heads_ * dim_; }
+    // A token as bytes, whatever the layout of blocks: each head's key, then its value; codes, then scales.
+    Index row_bytes() const { return 2 * heads_ * part_bytes(); }
     void read(Index first, Index last, std::uint8_t* rows) const;
     void append_rows(Index tokens, const std::uint8_t* rows);
 
-    Index block_bytes() const { return heads_ * head_bytes(); }
+    Index block_bytes() const { return heads_ * layout_.bytes; }
     // Where the blocks lie: equal for blocks that are shared.
     const std::vector<const std::uint8_t*>& blocks() const { return pointers_; }
 
@@ -55,15 +56,18 @@ private:
     };
     using Block = std::shared_ptr<std::uint8_t[]>;
 
-    Index head_bytes() const { return round_up(2 * (dim_ + padded_) * kBlockTokens, 64); }
-    Index values_offset() const { return 2 * dim_ * kBlockTokens; }
-    std::uint16_t* key(Index token, Index head) const;    // of stride kBlockTokens
-    std::uint16_t* value(Index token, Index head) const;  // contiguous
+    Index groups() const { return ceil_div(dim_, kGroup); }
+    Index part_bytes() const { return bits_ == 16 ? 2 * dim_ : dim_ + 4 * groups(); }
     Block new_block() const;
     void grow(Index tokens);
-    void put(Index token, Index head, const std::uint16_t* key, const std::uint16_t* value);
+    // Calls copy(address in the block, offset in the row's bytes, bytes) for each run of the token's head.
+    template <class Copy>
+    void each_run(Index token, Index head, const Copy& copy) const;
+    void put(Index token, Index head, const std::uint8_t* row);
 
     Index heads_, dim_, padded_, length_ = 0;
+    int bits_;
+    KvLayout layout_;
     bool owns_tail_ = true;  // whether this cache may write behind its length in the last block
     std::vector<Block> blocks_;
     std::vector<const std::uint8_t*> pointers_;

@@ -50,11 +50,12 @@ nb::list blocks(const KvCache& cache) {
 
 void flashmoe::bind_states(nanobind::module_& m) {
     using namespace flashmoe::bindings;
-    nb::class_<KvCache>(m, "KvCache", "Keys and values of one attention layer as float16.")
-        .def("__init__", [](KvCache* self, Index heads, Index dim) {
+    nb::class_<KvCache>(m, "KvCache", "Keys and values of one attention layer.")
+        .def("__init__", [](KvCache* self, Index heads, Index dim, int bits) {
             check_positive({heads, dim});
-            new (self) KvCache(heads, dim);
-        }, nb::arg("kv_heads"), nb::arg("head_dim"))
+            require(bits == 16 || bits == 8, "keys and values have 16 or 8 bits");
+            new (self) KvCache(heads, dim, bits);
+        }, nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("bits") = 16)
         .def_prop_ro("length", &KvCache::length)
         .def_prop_ro("kv_heads", &KvCache::heads)
         .def_prop_ro("head_dim", &KvCache::dim)

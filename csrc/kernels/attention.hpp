@@ -1,9 +1,11 @@
 // Attention of some tokens' heads over a cache in blocks. Include after a lane header and simd/math.hpp.
 //
 // Keys lie transposed, [head_dim, kBlockTokens], so a lane is a key and scores need no sum across lanes; values lie a
-// token a row. Blocks and segments begin at fixed positions of the sequence. A segment is taken alone, a block at a
-// time: scores, the running maximum, weights, the weighted sum of values. Then segments are merged in order. So a
-// query's result depends neither on how the sequence came nor on which thread took which segment.
+// token a row. The scale of int8 codes multiplies the sum over its group of a key, and the weight of its value.
+//
+// Blocks and segments begin at fixed positions of the sequence. A segment is taken alone, a block at a time: scores,
+// the running maximum, weights, the weighted sum of values. Then segments are merged in order. So a query's result
+// depends neither on how the sequence came nor on which thread took which segment.
 #pragma once
 
 #include "kernels/types.hpp"
@@ -20,22 +22,48 @@ struct AttentionRow {
         : sums(rows + row * attention_row_floats(padded)), largest(sums + padded), total(largest + 1) {}
 };
 
-// weights[h][key] = q_h . k_key for the block's keys.
-template <int Heads>
-inline void block_scores(const float* q, const std::uint16_t* keys, Index dim, float (*weights)[kBlockTokens]) {
-    F scores[Heads][kKeyVectors];
+inline F load_code(const std::uint16_t* p) { return load_f16(p); }
+inline F load_code(const std::int8_t* p) { return load_i8(p); }
+
+// The block's keys times the queries, over n dimensions from the first of q and keys on.
+template <int Heads, class Code>
+FLASHMOE_INLINE void multiply_keys(const float* q, Index dim, const Code* keys, Index n, F (&scores)[Heads][kKeyVectors]) {
     for (int h = 0; h < Heads; ++h)
         for (int j = 0; j < kKeyVectors; ++j) scores[h][j] = zero();
-    for (Index i = 0; i < dim; ++i, keys += kBlockTokens) {
+    for (Index i = 0; i < n; ++i, keys += kBlockTokens) {
         F key[kKeyVectors];
-        for (int j = 0; j < kKeyVectors; ++j) key[j] = load_f16(keys + 16 * j);
+        for (int j = 0; j < kKeyVectors; ++j) key[j] = load_code(keys + 16 * j);
         for (int h = 0; h < Heads; ++h) {
             const F query = set1(q[h * dim + i]);
             for (int j = 0; j < kKeyVectors; ++j) scores[h][j] = fma(query, key[j], scores[h][j]);
         }
     }
+}
+
+// weights[h][key] = q_h . k_key for the block's keys.
+template <int Heads>
+inline void block_scores(const float* q, const std::uint16_t* keys, Index dim, float (*weights)[kBlockTokens]) {
+    F scores[Heads][kKeyVectors];
+    multiply_keys<Heads>(q, dim, keys, dim, scores);
     for (int h = 0; h < Heads; ++h)
         for (int j = 0; j < kKeyVectors; ++j) store(weights[h] + 16 * j, scores[h][j]);
+}
+
+// The same of keys in int8, group by group of dimensions.
+template <int Heads>
+inline void block_scores(const float* q, const std::int8_t* keys, const float* scales, Index dim,
+                         float (*weights)[kBlockTokens]) {
+    for (int h = 0; h < Heads; ++h)
+        for (int j = 0; j < kBlockTokens; j += 16) store(weights[h] + j, zero());
+    for (Index i = 0; i < dim; i += kGroup, scales += kBlockTokens) {
+        F scores[Heads][kKeyVectors];
+        multiply_keys<Heads>(q + i, dim, keys + i * kBlockTokens, dim - i < kGroup ? dim - i : kGroup, scores);
+        for (int h = 0; h < Heads; ++h)
+            for (int j = 0; j < kKeyVectors; ++j) {
+                float* to = weights[h] + 16 * j;
+                store(to, fma(scores[h][j], load(scales + 16 * j), load(to)));
+            }
+    }
 }
 
 // Turns a row's scores of n keys into weights against the running maximum; returns the factor for what came before.
@@ -54,18 +82,20 @@ inline F block_softmax(float* weights, int n, const AttentionRow& row) {
     return decay;
 }
 
-// `Vectors` vectors of columns from column i on of the weighted sums of n values.
-template <int Heads, int Vectors>
-inline void add_values(const float (*weights)[kBlockTokens], const F* decay, const std::uint16_t* values, int n,
-                       Index padded, Index i, float* rows) {
+// `Vectors` vectors of columns from column i on of the weighted sums of n values; scales: theirs in these columns.
+template <int Heads, int Vectors, class Code>
+inline void add_values(const float (*weights)[kBlockTokens], const F* decay, const Code* values,
+                       [[maybe_unused]] const float* scales, int n, Index padded, Index i, float* rows) {
     F lanes[Heads][Vectors];
     for (int h = 0; h < Heads; ++h)
         for (int v = 0; v < Vectors; ++v) lanes[h][v] = mul(load(AttentionRow(rows, h, padded).sums + i + 16 * v), decay[h]);
     for (int j = 0; j < n; ++j) {
         F value[Vectors];
-        for (int v = 0; v < Vectors; ++v) value[v] = load_f16(values + j * padded + i + 16 * v);
+        for (int v = 0; v < Vectors; ++v) value[v] = load_code(values + j * padded + i + 16 * v);
         for (int h = 0; h < Heads; ++h) {
-            const F weight = set1(weights[h][j]);
+            float share = weights[h][j];
+            if constexpr (sizeof(Code) == 1) share *= scales[j];
+            const F weight = set1(share);
             for (int v = 0; v < Vectors; ++v) lanes[h][v] = fma(weight, value[v], lanes[h][v]);
         }
     }
@@ -73,28 +103,36 @@ inline void add_values(const float (*weights)[kBlockTokens], const F* decay, con
         for (int v = 0; v < Vectors; ++v) store(AttentionRow(rows, h, padded).sums + i + 16 * v, lanes[h][v]);
 }
 
-template <int Heads>
+template <int Heads, class Code>
 inline void attend_block(const AttentionWork& w, Index block, int n, const float* q, float* rows) {
     float weights[Heads][kBlockTokens];
     F decay[Heads];
-    block_scores<Heads>(q, w.kv.keys(block), w.head_dim, weights);
+    const Code* keys = w.kv.part<Code>(block, w.kv.at.keys);
+    if constexpr (sizeof(Code) == 1)
+        block_scores<Heads>(q, keys, w.kv.part<float>(block, w.kv.at.key_scales), w.head_dim, weights);
+    else
+        block_scores<Heads>(q, keys, w.head_dim, weights);
     for (int h = 0; h < Heads; ++h) decay[h] = block_softmax(weights[h], n, AttentionRow(rows, h, w.padded_dim));
-    const std::uint16_t* values = w.kv.values(block);
+    const Code* values = w.kv.part<Code>(block, w.kv.at.values);
+    const float* scales = w.kv.part<float>(block, w.kv.at.value_scales);
+    const Index padded = w.padded_dim;
     Index i = 0;
-    for (; i + 64 <= w.padded_dim; i += 64) add_values<Heads, 4>(weights, decay, values, n, w.padded_dim, i, rows);
-    for (; i < w.padded_dim; i += 16) add_values<Heads, 1>(weights, decay, values, n, w.padded_dim, i, rows);
+    for (; i + kGroup <= padded; i += kGroup, scales += kBlockTokens)
+        add_values<Heads, kGroup / 16>(weights, decay, values, scales, n, padded, i, rows);
+    for (; i < padded; i += 16) add_values<Heads, 1>(weights, decay, values, scales, n, padded, i, rows);
 }
 
 // One token's heads, kTile of which share what is read of the block.
+template <class Code>
 inline void attend_token(const AttentionWork& w, Index token, Index block, int n, float* all) {
     for (Index h = 0; h < w.heads; h += kTile) {
         const float* q = w.queries + (token * w.heads + h) * w.head_dim;
         float* rows = all + (token * w.heads + h) * attention_row_floats(w.padded_dim);
         switch (w.heads - h) {
-            case 1: attend_block<1>(w, block, n, q, rows); break;
-            case 2: attend_block<2>(w, block, n, q, rows); break;
-            case 3: attend_block<3>(w, block, n, q, rows); break;
-            default: attend_block<4>(w, block, n, q, rows);
+            case 1: attend_block<1, Code>(w, block, n, q, rows); break;
+            case 2: attend_block<2, Code>(w, block, n, q, rows); break;
+            case 3: attend_block<3, Code>(w, block, n, q, rows); break;
+            default: attend_block<4, Code>(w, block, n, q, rows);
         }
     }
 }
@@ -113,7 +151,10 @@ inline void attend(const AttentionWork& w, Index segment, float* rows) {
     for (Index at = begin; at < end; at += kBlockTokens)
         for (Index t = 0; t < w.tokens; ++t) {
             const Index n = w.length + t - at;
-            if (n > 0) attend_token(w, t, at / kBlockTokens, static_cast<int>(n < kBlockTokens ? n : kBlockTokens), rows);
+            if (n <= 0) continue;
+            const int seen = static_cast<int>(n < kBlockTokens ? n : kBlockTokens);
+            if (w.kv.bits == 8) attend_token<std::int8_t>(w, t, at / kBlockTokens, seen, rows);
+            else attend_token<std::uint16_t>(w, t, at / kBlockTokens, seen, rows);
         }
 }
 

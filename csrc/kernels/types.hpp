@@ -7,7 +7,7 @@ namespace flashmoe {
 
 using Index = std::int64_t;
 
-constexpr Index kGroup = 64;         // columns that share a scale and a bias (MLX affine)
+constexpr Index kGroup = 64;         // columns that share a scale and a bias (MLX affine), or a scale
 constexpr Index kBlockTokens = 64;   // tokens of one block of a key/value cache; part of the order of its sums
 constexpr Index kSegmentTokens = 512;  // tokens whose keys are attended to alone, then merged; part of it too
 constexpr Index kDeltaColumns = 64;  // columns of a GatedDeltaNet state that one chunk of work owns
@@ -48,18 +48,25 @@ struct FloatRow {
     float* out;
 };
 
+// Where a key/value head's parts lie, bytes from its begin. A code is a float16, or an int8 that its scale multiplies:
+// float, one for kGroup dimensions of a key or a value of a token. There are scales if there are int8.
+struct KvLayout {
+    Index keys;          // codes [head_dim, kBlockTokens]
+    Index key_scales;    // [groups, kBlockTokens]
+    Index values;        // codes [kBlockTokens, padded_dim]
+    Index value_scales;  // [groups, kBlockTokens]
+    Index bytes;         // of a head
+};
+
 // Keys and values of one key/value head: block b holds tokens b * kBlockTokens and up, on a cache line's boundary.
 struct KvHead {
     const std::uint8_t* const* blocks;
-    Index keys_offset, values_offset;  // of this head, bytes from a block's begin
+    KvLayout at;  // bytes from a block's begin
+    int bits;     // of a code: 16 or 8
 
-    // float16 [head_dim, kBlockTokens]
-    [[gnu::always_inline]] const std::uint16_t* keys(Index block) const {
-        return reinterpret_cast<const std::uint16_t*>(blocks[block] + keys_offset);
-    }
-    // float16 [kBlockTokens, padded_dim]
-    [[gnu::always_inline]] const std::uint16_t* values(Index block) const {
-        return reinterpret_cast<const std::uint16_t*>(blocks[block] + values_offset);
+    template <class Part>
+    [[gnu::always_inline]] const Part* part(Index block, Index offset) const {
+        return reinterpret_cast<const Part*>(blocks[block] + offset);
     }
 };
 

@@ -24,6 +24,9 @@ inline __m256 widen_bf16(const std::uint16_t* p) {
 inline __m256 widen_f16(const std::uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+inline __m256 widen_i8(const std::int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -40,6 +43,7 @@ inline F load_bf16_n(const std::uint16_t* p, int n) {
     return load_bf16(t);
 }
 inline F load_f16(const std::uint16_t* p) { return {widen_f16(p), widen_f16(p + 8)}; }
+inline F load_i8(const std::int8_t* p) { return {widen_i8(p), widen_i8(p + 8)}; }
 inline void store(float* p, F x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);

@@ -68,6 +68,7 @@ inline F load_bf16_n(const std::uint16_t* p, int n) {
     return lanes([=](int l) { return l < n ? bf16_to_float(p[l]) : 0.0f; });
 }
 inline F load_f16(const std::uint16_t* p) { return lanes([=](int l) { return f16_to_float(p[l]); }); }
+inline F load_i8(const std::int8_t* p) { return lanes([=](int l) { return static_cast<float>(p[l]); }); }
 inline void store_n(float* p, const F& x, int n) {
     for (int l = 0; l < n; ++l) p[l] = x.v[l];
 }

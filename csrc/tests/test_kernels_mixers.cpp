@@ -1,45 +1,59 @@
 // Kernels that carry a sequence's past: attention, convolution, the delta rule.
+#include "backend/kv_cache.hpp"
 #include "tests/kernel_cases.hpp"
 
 using namespace kernel_cases;
 
+namespace {
+
+// A cache of one head and random tokens.
+KvCache filled(Index dim, int bits, Index tokens) {
+    KvCache cache(1, dim, bits);
+    Pool pool(1);
+    const auto keys = floats(tokens * dim), values = floats(tokens * dim);
+    cache.append(*available_kernels().back(), pool, {keys.data(), tokens, 1, dim, dim, dim},
+                 {values.data(), tokens, 1, dim, dim, dim});
+    return cache;
+}
+
+std::vector<float> attended(const Kernels& table, const KvCache& cache, const std::vector<float>& q, Index tokens,
+                            Index heads) {
+    const Index dim = cache.dim(), padded = cache.padded_dim(), length = cache.length() - tokens + 1;
+    const Index rows = tokens * heads, gathered = rows * attention_row_floats(padded);
+    std::vector<float> out(size(rows * dim)), queries(size(rows * dim)), all(size(gathered)), part(all);
+    AttentionWork work{};
+    work.q = q.data();
+    work.token_stride = heads * dim;
+    work.head_stride = dim;
+    work.tokens = tokens;
+    work.heads = heads;
+    work.kv = cache.head(0);
+    work.length = length;
+    work.head_dim = dim;
+    work.padded_dim = padded;
+    work.scale = 0.125f;
+    work.queries = queries.data();
+    table.attend(work, 0, all.data());
+    if (cache.length() > kSegmentTokens) {
+        table.attend(work, 1, part.data());
+        table.merge_attention(all.data(), part.data(), rows, padded);
+    }
+    for (Index r = 0; r < rows; ++r) table.finish_attention(all.data(), r, dim, padded, &out[size(r * dim)]);
+    return out;
+}
+
+}  // namespace
+
 TEST(kernels_attend_alike) {
-    for (const Index dim : {24, 64, 100})
-        for (const Index heads : {1, 3, 4, 6})
-            for (const Index length : {1, 63, 64, 65, 200, 511, 600}) {
-                const Index padded = (dim + 15) / 16 * 16, tokens = 2, last = length + tokens - 1;
-                std::vector<std::vector<std::uint16_t>> blocks;
-                std::vector<const std::uint8_t*> pointers;
-                for (Index begin = 0; begin < last; begin += kBlockTokens) {
-                    blocks.push_back(halves((dim + padded) * kBlockTokens));
-                    pointers.push_back(reinterpret_cast<const std::uint8_t*>(blocks.back().data()));
+    for (const int bits : {16, 8})
+        for (const Index dim : {24, 64, 100})
+            for (const Index heads : {1, 3, 4, 6})
+                for (const Index length : {1, 63, 64, 65, 200, 511, 600}) {
+                    const Index tokens = 2;
+                    const KvCache cache = filled(dim, bits, length + tokens - 1);
+                    const auto q = floats(tokens * heads * dim);
+                    same_bits("attend", [&](const Kernels& table) { return attended(table, cache, q, tokens, heads); });
                 }
-                const auto q = floats(tokens * heads * dim);
-                same_bits("attend", [&](const Kernels& table) {
-                    const Index rows = tokens * heads, gathered = rows * attention_row_floats(padded);
-                    std::vector<float> out(size(rows * dim)), queries(size(rows * dim)), all(size(gathered)), part(all);
-                    AttentionWork work{};
-                    work.q = q.data();
-                    work.token_stride = heads * dim;
-                    work.head_stride = dim;
-                    work.tokens = tokens;
-                    work.heads = heads;
-                    work.kv = {pointers.data(), 0, 2 * dim * kBlockTokens};
-                    work.length = length;
-                    work.head_dim = dim;
-                    work.padded_dim = padded;
-                    work.scale = 0.125f;
-                    work.queries = queries.data();
-                    table.attend(work, 0, all.data());
-                    if (last > kSegmentTokens) {
-                        table.attend(work, 1, part.data());
-                        table.merge_attention(all.data(), part.data(), rows, padded);
-                    }
-                    for (Index r = 0; r < rows; ++r)
-                        table.finish_attention(all.data(), r, dim, padded, &out[size(r * dim)]);
-                    return out;
-                });
-            }
 }
 
 TEST(kernels_convolve_alike) {

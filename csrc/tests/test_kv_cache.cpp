@@ -10,10 +10,10 @@ using namespace kernel_cases;
 
 namespace {
 
-constexpr Index kHeads = 2, kDim = 10, kRow = 4 * kHeads * kDim;
+constexpr Index kHeads = 2, kDim = 70;
 
 std::vector<std::uint8_t> contents(const KvCache& cache) {
-    std::vector<std::uint8_t> rows(size(cache.length() * kRow));
+    std::vector<std::uint8_t> rows(size(cache.length() * cache.row_bytes()));
     cache.read(0, cache.length(), rows.data());
     return rows;
 }
@@ -25,24 +25,27 @@ bool begins_with(const std::vector<std::uint8_t>& all, const std::vector<std::ui
 }  // namespace
 
 TEST(kv_cache_forks_do_not_notice_each_other) {
-    const auto rows = bytes(300 * kRow);
-    for (const Index length : {1, 63, 64, 65, 130})
-        for (const Index cut : {length, length / 2, Index{0}}) {
-            KvCache cache(kHeads, kDim);
-            cache.append_rows(length, rows.data());
-            KvCache fork = cache.fork(cut);
-            fork.append_rows(70, rows.data() + 200 * kRow);
-            cache.append_rows(70, rows.data() + length * kRow);
-            CHECK(begins_with(rows, contents(cache)));
-            auto expected = std::vector(rows.begin(), rows.begin() + cut * kRow);
-            expected.insert(expected.end(), rows.begin() + 200 * kRow, rows.begin() + 270 * kRow);
-            CHECK(contents(fork) == expected);
-        }
+    for (const int bits : {16, 8})
+        for (const Index length : {1, 63, 64, 65, 130})
+            for (const Index cut : {length, length / 2, Index{0}}) {
+                KvCache cache(kHeads, kDim, bits);
+                const Index row = cache.row_bytes();
+                const auto rows = bytes(300 * row);
+                cache.append_rows(length, rows.data());
+                KvCache fork = cache.fork(cut);
+                fork.append_rows(70, rows.data() + 200 * row);
+                cache.append_rows(70, rows.data() + length * row);
+                CHECK(begins_with(rows, contents(cache)));
+                auto expected = std::vector(rows.begin(), rows.begin() + cut * row);
+                expected.insert(expected.end(), rows.begin() + 200 * row, rows.begin() + 270 * row);
+                CHECK(contents(fork) == expected);
+            }
 }
 
 TEST(kv_cache_forks_can_be_read_and_dropped_while_their_source_grows) {
-    const auto rows = bytes(300 * kRow);
-    KvCache cache(kHeads, kDim);
+    KvCache cache(kHeads, kDim, 8);
+    const Index row = cache.row_bytes();
+    const auto rows = bytes(300 * row);
     cache.append_rows(10, rows.data());
     std::vector<std::thread> readers;
     std::atomic<int> wrong = 0;
@@ -51,9 +54,22 @@ TEST(kv_cache_forks_can_be_read_and_dropped_while_their_source_grows) {
             readers.emplace_back([&rows, &wrong, fork = cache.fork(cache.length() - 3)] {
                 wrong += !begins_with(rows, contents(fork));
             });
-        cache.append_rows(1, rows.data() + (length - 1) * kRow);
+        cache.append_rows(1, rows.data() + (length - 1) * row);
     }
     for (auto& reader : readers) reader.join();
     CHECK_EQUAL(wrong.load(), 0);
     CHECK(begins_with(rows, contents(cache)));
+}
+
+TEST(kv_caches_hold_the_same_bytes_with_every_instruction_set) {
+    const auto x = floats(20 * kHeads * 2 * kDim);
+    const Heads keys{x.data(), 20, kHeads, kDim, kHeads * 2 * kDim, 2 * kDim};
+    const Heads values{x.data() + kDim, 20, kHeads, kDim, kHeads * 2 * kDim, 2 * kDim};
+    Pool pool(2);
+    for (const int bits : {16, 8})
+        same_bits("a cache of " + std::to_string(bits) + " bits", [&](const Kernels& table) {
+            KvCache cache(kHeads, kDim, bits);
+            cache.append(table, pool, keys, values);
+            return contents(cache);
+        });
 }

@@ -146,10 +146,11 @@ class Layout:
     def record_bytes(self) -> int: ...
 
 class KvCache:
-    """Keys and values of one attention layer as float16 (values beyond its range become its largest), in blocks of
-    tokens that forks share."""
+    """Keys and values of one attention layer, in blocks of tokens that forks share.
 
-    def __init__(self, kv_heads: int, head_dim: int) -> None: ...
+    bits: 16 for float16 (values beyond its range become its largest), 8 for int8 with a scale for 64 dimensions."""
+
+    def __init__(self, kv_heads: int, head_dim: int, bits: int = 16) -> None: ...
     @property
     def length(self) -> int: ...
     @property

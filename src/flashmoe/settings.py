@@ -23,6 +23,7 @@ _UNITS = {
 }
 BACKENDS = ("cpu", "reference")
 CACHES = ("arena", "os")
+KV_BITS = (16, 8)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -52,6 +53,7 @@ class Settings:
     threads: compute threads; None: one per physical core this process may use.
     experts_per_token: overrides the model's own top-k, and changes its answers.
     context: tokens a sequence may grow to; None: 32768, or less where the model or the memory ends sooner.
+    kv_bits: of each number in the caches of keys and values: 16, or 8, which halves them and changes answers slightly.
     chunk_tokens: prompt tokens that go through a layer together; None: from the memory plan. Does not change answers.
     sequences: the most that run at a time, fewer where memory is short. Each has a state; answers do not change.
     cache: who keeps experts in memory: `arena`, the engine itself, or `os`, which reads each from its file every time
@@ -70,6 +72,7 @@ class Settings:
     backend: str = "cpu"
     experts_per_token: int | None = None
     context: int | None = None
+    kv_bits: int = 16
     chunk_tokens: int | None = None
     sequences: int = 1
     cache: str = "arena"
@@ -84,6 +87,8 @@ class Settings:
             raise FlashMoeError(f"There is no cache {self.cache!r}; choose one of {', '.join(CACHES)}.")
         if self.backend not in BACKENDS:
             raise FlashMoeError(f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}.")
+        if self.kv_bits not in KV_BITS:
+            raise FlashMoeError(f"kv_bits must be 16 or 8, not {self.kv_bits!r}.")
         for name in ("memory", "threads", "experts_per_token", "context", "chunk_tokens", "sequences"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

@@ -1,5 +1,8 @@
-"""Run as a process of its own: python resume.py PACKED SESSIONS BACKEND LENGTH OUT. Goes on from what is saved, saves
-the state after all tokens but the last, and writes how many tokens were spared and the logits to OUT."""
+"""Run as a process of its own: python resume.py PACKED SESSIONS BACKEND BITS LENGTH OUT.
+
+Goes on from what is saved, saves the state after all tokens but the last, and writes how many tokens were spared and
+the logits to OUT.
+"""
 
 import sys
 from pathlib import Path
@@ -11,9 +14,9 @@ from flashmoe.settings import Settings
 from oracle import some_tokens
 
 
-def main(packed: str, sessions: str, backend: str, length: str, out: str) -> None:
+def main(packed: str, sessions: str, backend: str, bits: str, length: str, out: str) -> None:
     tokens = some_tokens(int(length))
-    settings = Settings(backend=backend, threads=1, context=1024, chunk_tokens=128)
+    settings = Settings(backend=backend, threads=1, context=1024, chunk_tokens=128, kv_bits=int(bits))
     with load_engine(Path(packed), settings) as engine:
         cache = engine.session_cache(Path(sessions))
         spared = cache.take(tokens).length

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -89,3 +90,33 @@ def test_the_plan_covers_the_context_it_promises(packed):
         assert engine.plan.total <= 10_000_000
         with pytest.raises(CapacityError, match="101 tokens do not fit the context of 100"):
             engine.logits(some_tokens(101))
+
+
+@pytest.mark.parametrize("context", [1, 64, 100, 128])
+@pytest.mark.parametrize("bits", [16, 8])
+def test_the_plan_counts_the_blocks_that_the_context_fills(bits, context, packed):
+    with load_engine(packed, Settings(context=context, kv_bits=bits, sequences=1)) as engine:
+        state = engine.new_sequence()
+        engine.forward([(state, some_tokens(context))])
+        blocks = sum(len(cache.blocks) * cache.block_bytes for cache in state.caches)
+        fixed = sum(mixer.conv.nbytes + mixer.recurrent.nbytes for mixer in state.recurrent)
+        assert engine.plan.state == blocks + fixed
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_a_context_that_does_not_fit_is_refused_with_the_one_that_would(bits, packed):
+    settings = Settings(backend="cpu", chunk_tokens=8, kv_bits=bits)
+    with load_engine(packed, replace(settings, context=256)) as engine:
+        plan = engine.plan
+        fewest = min(2 * engine.config.top_k, plan.experts)
+        memory = plan.total - (plan.slots - fewest) * plan.slot_bytes
+    with pytest.raises(CapacityError, match=r"shorten --context to 256 tokens, which would fit\.$"):
+        load_engine(packed, replace(settings, context=1000, memory=memory))
+    load_engine(packed, replace(settings, context=256, memory=memory)).close()
+    with pytest.raises(CapacityError, match=r"with --memory\.$"):
+        load_engine(packed, replace(settings, context=1000, memory=100_000))
+
+
+def test_other_bits_than_16_and_8_are_refused():
+    with pytest.raises(FlashMoeError, match="kv_bits must be 16 or 8, not 4"):
+        Settings(kv_bits=4)

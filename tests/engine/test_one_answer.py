@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from engine.measure import step_by_step
+from engine.measure import Distance, step_by_step
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import generate
 from flashmoe.engine.loader import load_engine
@@ -16,6 +16,7 @@ from oracle import TINY, some_tokens
 
 TOKENS = some_tokens(70)
 WHOLE = Settings(backend="cpu", threads=1, chunk_tokens=len(TOKENS), context=128)
+EIGHT = replace(WHOLE, kv_bits=8)
 
 
 def smallest_memory(engine: Engine) -> int:
@@ -65,15 +66,29 @@ def test_the_smallest_arena_gives_the_same_logits_as_the_largest(name, threads, 
 
 
 @pytest.mark.parametrize("name", TINY)
+def test_keys_and_values_of_eight_bits_are_the_same_however_the_work_was_cut(name, tiny_packed, resident):
+    with load_engine(tiny_packed(name), EIGHT) as engine:
+        whole = engine.logits(TOKENS)
+        np.testing.assert_array_equal(step_by_step(engine, TOKENS, 30), whole)
+        memory = smallest_memory(engine)
+    with load_engine(tiny_packed(name), replace(EIGHT, chunk_tokens=7, threads=2)) as engine:
+        np.testing.assert_array_equal(engine.logits(TOKENS), whole)
+    with load_engine(tiny_packed(name), replace(EIGHT, memory=memory)) as engine:
+        np.testing.assert_array_equal(engine.logits(TOKENS), whole)
+    assert not np.array_equal(whole, resident(name))
+    assert Distance.between(whole, resident(name)).kl < 1e-2
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_prefill_and_single_steps_agree(name, tiny_packed, resident):
     with load_engine(tiny_packed(name), WHOLE) as engine:
         np.testing.assert_array_equal(step_by_step(engine, TOKENS, 30), resident(name))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize(("backend", "bits"), [("cpu", 16), ("cpu", 8), ("reference", 16), ("reference", 8)])
 @pytest.mark.parametrize("name", TINY)
-def test_a_sequence_does_not_notice_what_shares_its_batch(name, backend, tiny_packed):
-    with load_engine(tiny_packed(name), replace(WHOLE, backend=backend)) as engine:
+def test_a_sequence_does_not_notice_what_shares_its_batch(name, backend, bits, tiny_packed):
+    with load_engine(tiny_packed(name), replace(WHOLE, backend=backend, kv_bits=bits)) as engine:
         others = [some_tokens(length, seed=length) for length in (9, 17, 1)]
         alone = [np.asarray(engine.forward([(engine.new_sequence(), t)])) for t in others]
         states = [engine.new_sequence() for _ in others]

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,28 +48,47 @@ def files(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "backend", "first", "second"),
+    ("name", "backend", "bits", "first", "second"),
     [
-        (HYBRID, "cpu", 375, 400),
-        (HYBRID, "cpu", 257, 257),
-        (HYBRID, "reference", 30, 40),
-        (ATTENTION, "cpu", 525, 425),
-        (ATTENTION, "reference", 30, 40),
+        (HYBRID, "cpu", 16, 375, 400),
+        (HYBRID, "cpu", 8, 375, 400),
+        (HYBRID, "cpu", 16, 257, 257),
+        (HYBRID, "reference", 16, 30, 40),
+        (HYBRID, "reference", 8, 30, 40),
+        (ATTENTION, "cpu", 16, 525, 425),
+        (ATTENTION, "reference", 16, 30, 40),
     ],
 )
-def test_another_process_goes_on_bit_for_bit(name, backend, first, second, tiny_packed, tmp_path):
+def test_another_process_goes_on_bit_for_bit(name, backend, bits, first, second, tiny_packed, tmp_path):
     results = []
     for i, length in enumerate((first, second)):
         out = tmp_path / f"{i}.npz"
-        command = [sys.executable, TESTS / "engine/resume.py", tiny_packed(name), tmp_path / "s", backend, length, out]
+        command = [
+            sys.executable,
+            TESTS / "engine/resume.py",
+            tiny_packed(name),
+            tmp_path / "s",
+            backend,
+            bits,
+            length,
+            out,
+        ]
         path = os.pathsep.join([str(TESTS), *sys.path])
         subprocess.run(list(map(str, command)), check=True, env=os.environ | {"PYTHONPATH": path})
         results.append(np.load(out))
     # Without recurrent layers a shorter prompt finds the parts of a longer one.
     assert [int(r["spared"]) for r in results] == [0, first - 1 if first <= second else 256]
-    with load_engine(tiny_packed(name), Settings(backend=backend, threads=1, context=1024)) as engine:
+    with load_engine(tiny_packed(name), Settings(backend=backend, threads=1, context=1024, kv_bits=bits)) as engine:
         for length, result in zip((first, second), results, strict=True):
             np.testing.assert_array_equal(result["logits"], anew(engine, some_tokens(length)))
+
+
+def test_sessions_of_other_bits_are_not_found(engine, tiny_packed, tmp_path):
+    tokens = some_tokens(40)
+    save(engine.session_cache(tmp_path), engine, tokens)
+    with load_engine(tiny_packed(HYBRID), replace(SETTINGS, kv_bits=8)) as other:
+        assert other.session_cache(tmp_path).take(tokens).length == 0
+    assert engine.session_cache(tmp_path).take(some_tokens(41)).length == 40
 
 
 def test_longer_sessions_share_the_parts_of_shorter_ones(engine, tmp_path):

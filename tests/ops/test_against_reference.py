@@ -25,6 +25,7 @@ from flashmoe.ops.weights import Matrix
 
 CPU = CpuOps(2)
 TRUTH = ReferenceOps()
+EIGHT = CpuOps(2, kv_bits=8), ReferenceOps(8)
 SUM = 2e-6  # float32 sums in another order
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None)
@@ -85,6 +86,7 @@ def test_norms_and_gates(seed: int, rows: int, width: int) -> None:
     assert_close(CPU.norm_rope(heads, weight, 1e-6, cos, sin), expected, SUM)
 
 
+@pytest.mark.parametrize(("cpu", "truth_ops"), [(CPU, TRUTH), EIGHT], ids=["16 bits", "8 bits"])
 @quick
 @given(
     seed=seeds,
@@ -93,15 +95,43 @@ def test_norms_and_gates(seed: int, rows: int, width: int) -> None:
     shared=st.integers(1, 9),
     dim=st.integers(1, 70),
 )
-def test_attention(seed: int, steps: list[int], kv_heads: int, shared: int, dim: int) -> None:
+def test_attention(
+    cpu: CpuOps, truth_ops: ReferenceOps, seed: int, steps: list[int], kv_heads: int, shared: int, dim: int
+) -> None:
     rng = np.random.default_rng(seed)
-    cache, truth = CPU.kv_cache(kv_heads, dim), TRUTH.kv_cache(kv_heads, dim)
+    cache, truth = cpu.kv_cache(kv_heads, dim), truth_ops.kv_cache(kv_heads, dim)
     for tokens in steps:
         q = normal(rng, tokens, kv_heads * shared, 2 * dim)[:, :, :dim]  # as the gate leaves it: with strides
         k, v = (normal(rng, tokens, kv_heads, dim).astype(np.float16).astype(np.float32) for _ in "kv")
-        expected = TRUTH.attention(q, k, v, truth, dim**-0.5)
-        assert_close(CPU.attention(q, k, v, cache, dim**-0.5), expected, 4 * SUM)
+        expected = truth_ops.attention(q, k, v, truth, dim**-0.5)
+        assert_close(cpu.attention(q, k, v, cache, dim**-0.5), expected, 4 * SUM)
     assert cache.length == sum(steps)
+
+
+@quick
+@given(seed=seeds, tokens=st.integers(1, 70), heads=st.integers(1, 3), dim=st.integers(1, 200))
+def test_a_cache_of_eight_bits_holds_the_codes_and_scales_of_the_reference(
+    seed: int, tokens: int, heads: int, dim: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cpu, reference = EIGHT
+    k, v = normal(rng, tokens, heads, dim) * 10, normal(rng, tokens, heads, dim)
+    k[0], v[:, 0, 0] = 0, 1e30
+    cache, truth = cpu.kv_cache(heads, dim), reference.kv_cache(heads, dim)
+    cpu.attention(k, k, v, cache, 1.0)
+    truth.extend(k, v)
+    rows = np.empty((tokens, cache.row_bytes), np.uint8)
+    cache.read(0, tokens, rows)
+    groups = -(-dim // 64)
+    parts = rows.reshape(tokens, heads, 2, dim + 4 * groups)
+    codes = parts[..., :dim].view(np.int8).astype(np.float32)
+    scales = np.ascontiguousarray(parts[..., dim:]).view(np.float32).repeat(64, axis=-1)[..., :dim]
+    assert np.array_equal(codes * scales, np.stack([truth.keys, truth.values], axis=2))
+    for exact, kept in ((k, truth.keys), (v, truth.values)):
+        for begin in range(0, dim, 64):
+            group = np.s_[:, :, begin : begin + 64]
+            step = np.abs(exact[group]).max(axis=-1, keepdims=True) / 127
+            assert (np.abs(exact[group] - kept[group]) <= 0.501 * step).all()
 
 
 def test_a_cache_saturates_at_the_largest_half() -> None:

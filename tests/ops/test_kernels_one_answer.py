@@ -11,14 +11,15 @@ from op_cases import ISAS, Floats, expert_arena, expert_layout, expert_work, mat
 from flashmoe.ops.cpu import CpuOps
 
 SETUPS = [CpuOps(1, isa) for isa in ISAS] + [CpuOps(2), CpuOps(3)]
+EIGHT = [CpuOps(1, isa, kv_bits=8) for isa in ISAS] + [CpuOps(2, kv_bits=8), CpuOps(3, kv_bits=8)]
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=15, deadline=None)
 Run = Callable[[CpuOps], list[Floats]]
 
 
-def assert_same_everywhere(run: Run) -> None:
-    expected = run(SETUPS[0])
-    for ops in SETUPS[1:]:
+def assert_same_everywhere(run: Run, setups: list[CpuOps] = SETUPS) -> None:
+    expected = run(setups[0])
+    for ops in setups[1:]:
         for a, b in zip(expected, run(ops), strict=True):
             assert same_bits(a, b), ops.device
 
@@ -70,6 +71,7 @@ def test_row_operations(seed: int, rows: int, width: int) -> None:
     assert_same_everywhere(run)
 
 
+@pytest.mark.parametrize("setups", [SETUPS, EIGHT], ids=["16 bits", "8 bits"])
 @quick
 @given(
     seed=seeds,
@@ -77,9 +79,11 @@ def test_row_operations(seed: int, rows: int, width: int) -> None:
     cut=st.integers(1, 70),
     kv_heads=st.integers(1, 2),
     shared=st.integers(1, 5),
-    dim=st.integers(1, 40),
+    dim=st.integers(1, 40) | st.sampled_from([64, 100, 128]),
 )
-def test_attention(seed: int, tokens: int, cut: int, kv_heads: int, shared: int, dim: int) -> None:
+def test_attention(
+    setups: list[CpuOps], seed: int, tokens: int, cut: int, kv_heads: int, shared: int, dim: int
+) -> None:
     rng = np.random.default_rng(seed)
     q, k, v = (normal(rng, tokens, heads, dim) for heads in (kv_heads * shared, kv_heads, kv_heads))
 
@@ -90,11 +94,12 @@ def test_attention(seed: int, tokens: int, cut: int, kv_heads: int, shared: int,
         assert same_bits(whole, np.concatenate(parts))
         return [whole]
 
-    assert_same_everywhere(run)
+    assert_same_everywhere(run, setups)
 
 
+@pytest.mark.parametrize("setups", [SETUPS, EIGHT], ids=["16 bits", "8 bits"])
 @pytest.mark.parametrize("before", [500, 1023, 1500])
-def test_long_attention_does_not_depend_on_who_takes_which_keys(before: int) -> None:
+def test_long_attention_does_not_depend_on_who_takes_which_keys(setups: list[CpuOps], before: int) -> None:
     """Single tokens share their keys out among threads, chunks their tokens."""
     rng = np.random.default_rng(before)
     tokens, heads, kv_heads, dim = before + 40, 6, 2, 24
@@ -108,7 +113,7 @@ def test_long_attention_does_not_depend_on_who_takes_which_keys(before: int) -> 
         assert same_bits(whole[before:], np.concatenate(singly))
         return [whole]
 
-    assert_same_everywhere(run)
+    assert_same_everywhere(run, setups)
 
 
 @quick

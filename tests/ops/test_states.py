@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from op_cases import Floats, normal
 
 from flashmoe.ops.cpu import CpuOps
-from flashmoe.ops.interface import KeyValueState, Ops
+from flashmoe.ops.interface import KV_BLOCK, KeyValueState, Ops
 from flashmoe.ops.reference import ReferenceOps
 
-BACKENDS = [CpuOps(2), ReferenceOps()]
+BACKENDS = [CpuOps(2), ReferenceOps(), CpuOps(2, kv_bits=8), ReferenceOps(8)]
 SCALE = 0.2
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None)
@@ -50,7 +50,7 @@ class Branch:
 
 @backends
 @quick
-@given(data=st.data(), seed=seeds, heads=st.integers(1, 2), dim=st.integers(1, 20))
+@given(data=st.data(), seed=seeds, heads=st.integers(1, 2), dim=st.sampled_from([1, 3, 16, 20, 70]))
 def test_any_tree_of_forks_attends_as_each_branch_alone(
     ops: Ops, data: st.DataObject, seed: int, heads: int, dim: int
 ) -> None:
@@ -84,6 +84,18 @@ def test_forks_share_all_blocks_until_one_writes_into_the_last(ops: Ops) -> None
     ops.attention(k[:1], k[:1], k[:1], fork, SCALE)
     assert fork.blocks[:2] == cache.blocks[:2]
     assert (fork.length, cache.length) == (151, 150)
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+@pytest.mark.parametrize("dim", [1, 20, 64, 70, 256])
+def test_the_plan_knows_what_a_block_takes(bits: int, dim: int) -> None:
+    for ops in (CpuOps(1, kv_bits=bits), ReferenceOps(bits)):
+        assert ops.kv_cache(2, dim).block_bytes == KV_BLOCK * ops.kv_bytes(2, dim)
+
+
+def test_eight_bits_take_little_more_than_half_of_sixteen() -> None:
+    assert CpuOps(1).kv_bytes(2, 256) == 2048
+    assert CpuOps(1, kv_bits=8).kv_bytes(2, 256) == 1024 + 2 * 2 * 4 * 4
 
 
 def test_a_cpu_fork_copies_the_block_it_writes_into_and_no_other() -> None:

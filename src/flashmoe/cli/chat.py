@@ -8,6 +8,7 @@ import click
 import platformdirs
 from rich.console import Console
 
+from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
@@ -18,7 +19,7 @@ from flashmoe.terminal.app import Chat
 from flashmoe.terminal.tools import read_tools
 from flashmoe.text_engine import load
 
-_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
+_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "kv_bits")
 
 
 @click.command("chat")
@@ -39,6 +40,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens the conversation may grow to [default: 32768, or what fits]")
+@KV_BITS_OPTION
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--temperature", type=float, help="0 is greedy [this and the next: default as the checkpoint says]")
 @click.option("--top-k", type=int)

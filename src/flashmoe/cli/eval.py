@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import count_bar
 from flashmoe.demo import CASES, TEXT
@@ -50,6 +51,7 @@ _SHARE_OF_MEMORY = 0.9
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens a case may grow to [default: what fits]")
+@KV_BITS_OPTION
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -116,7 +118,7 @@ def _load(
     chosen["memory"] //= 2
     engine = stack.enter_context(load(directory, **chosen))
     # The model as it was made: what changes answers is what is measured.
-    own = {name: value for name, value in chosen.items() if name not in ("experts_per_token", "sequences")}
+    own = {name: value for name, value in chosen.items() if name not in ("experts_per_token", "kv_bits", "sequences")}
     precise = stack.enter_context(load(against, **own))
     check_comparable(precise, engine)
     return engine, precise

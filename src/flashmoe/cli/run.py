@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import prompt_bar
 from flashmoe.engine.generation import Statistics
@@ -17,7 +18,17 @@ from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, CACHES, format_bytes
 from flashmoe.text_engine import TextEngine, TextStream, load
 
-_SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "cache", "learn", "verify_reads")
+_SETTINGS = (
+    "memory",
+    "threads",
+    "backend",
+    "experts_per_token",
+    "context",
+    "kv_bits",
+    "cache",
+    "learn",
+    "verify_reads",
+)
 
 
 @click.command("run")
@@ -41,6 +52,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "ca
 )
 @click.option("--learn", is_flag=True, help="Remember beside the model which experts are used, for the next run.")
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
+@KV_BITS_OPTION
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--verify-reads", is_flag=True, help="Check every record that is read against its checksum.")
 @click.option("--temperature", type=float, help="0 is greedy [this and the next: default as the checkpoint says]")

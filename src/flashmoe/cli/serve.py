@@ -6,6 +6,7 @@ from typing import Any
 import click
 import platformdirs
 
+from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.run import bind, check_exposure, serve
@@ -24,6 +25,7 @@ from flashmoe.text_engine import load
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
+@KV_BITS_OPTION
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option(
     "--sequences", type=int, default=4, show_default=True, help="Answers at a time, fewer where memory is short."

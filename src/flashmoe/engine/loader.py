@@ -11,7 +11,7 @@ from flashmoe.engine.engine import Engine, Limits
 from flashmoe.engine.foresight import Foresight
 from flashmoe.engine.learned import LearnedUses
 from flashmoe.engine.shrinking import Shrinking
-from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token
+from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token, whole_blocks
 from flashmoe.engine.trunk import Trunk
 from flashmoe.errors import CapacityError, FlashMoeError, FormatError
 from flashmoe.files.checksum import checksum
@@ -20,7 +20,7 @@ from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, ModelConfig
 from flashmoe.models.decoder import Decoder
 from flashmoe.ops import make_ops
-from flashmoe.ops.interface import Ops
+from flashmoe.ops.interface import KV_BLOCK, Ops
 from flashmoe.ops.weights import GROUP, RecordLayout
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
@@ -54,7 +54,7 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     described = architecture(read_object(directory / "config.json"))
     check_agreement(manifest, described)
     config = with_experts_per_token(described.config, settings.experts_per_token)
-    ops = make_ops(settings.backend, settings.threads or physical_cores())
+    ops = make_ops(settings.backend, settings.threads or physical_cores(), settings.kv_bits)
     memory, limits = plan_memory(manifest, ops, config, settings)
     trunk = Trunk(manifest.trunk.path)
     if settings.verify_reads and checksum(trunk.bytes) != manifest.trunk.xxh3:
@@ -87,7 +87,7 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
     generation = directory / "generation_config.json"
     defaults = read_object(generation) if generation.exists() else {}
-    identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k}".encode())
+    identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k} {settings.kv_bits}".encode())
     engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, identity, learned)
     if settings.foresight and own_cache:
         engine.foresight = Foresight(ops, decoder.layers, config.eps, config.top_k)
@@ -153,7 +153,7 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
         return plan(
             budget=budget,
             trunk=manifest.trunk.bytes,
-            state=sequences * (fixed + context * per_token) + saved,
+            state=sequences * (fixed + whole_blocks(context) * per_token) + saved,
             scratch=scratch_bytes(config, chunk, sequences) + product,
             slot_bytes=slot_bytes,
             top_k=config.top_k,
@@ -162,15 +162,27 @@ def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Set
         )
 
     chunk = settings.chunk_tokens or 1
-    smallest = attempt(settings.memory, settings.context or 1, chunk, 1, settings.snapshots or 0)
-    spare = smallest.budget - smallest.total + (smallest.slots - min(2 * config.top_k, smallest.experts)) * slot_bytes
+
+    def least(context: int) -> tuple[MemoryPlan, int]:
+        """The plan for one sequence, and what it leaves besides the smallest arena."""
+        smallest = attempt(settings.memory, context, chunk, 1, settings.snapshots or 0)
+        fewest = min(2 * config.top_k, smallest.experts)
+        return smallest, smallest.budget - smallest.total + (smallest.slots - fewest) * slot_bytes
+
+    try:
+        smallest, spare = least(settings.context or 1)
+    except CapacityError as error:
+        # Raises too where no context at all would fit.
+        _, spare = least(1)
+        fit = KV_BLOCK * (1 + spare // (KV_BLOCK * per_token))
+        raise CapacityError(f"{error} Or shorten --context to {fit} tokens, which would fit.") from None
     snapshots = spare // _SNAPSHOT_SHARE if settings.snapshots is None else settings.snapshots
     share = spare // _STATE_SHARE
     usual = settings.context or min(config.max_context, _SHARED_CONTEXT)
     sequences = min(settings.sequences, 1 + share // (fixed + usual * per_token + 4 * config.vocab))
     # Without full attention a token adds nothing to the state.
     left = share - (sequences - 1) * (fixed + 4 * config.vocab)
-    affordable = 1 + left // sequences // per_token if per_token else config.max_context
+    affordable = KV_BLOCK * (1 + left // sequences // (KV_BLOCK * per_token)) if per_token else config.max_context
     context = settings.context or min(config.max_context, _COMMON_CONTEXT, affordable)
     if settings.chunk_tokens is None:
         while chunk < _LARGEST_CHUNK:

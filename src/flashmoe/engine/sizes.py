@@ -2,7 +2,7 @@
 
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.passage import BLOCK, expert_entries
-from flashmoe.ops.interface import Ops
+from flashmoe.ops.interface import KV_BLOCK, Ops
 from flashmoe.ops.weights import GROUP
 
 _FLOAT = 4
@@ -14,6 +14,11 @@ def state_bytes_per_token(ops: Ops, config: ModelConfig) -> int:
     """Key/value cache of one token, all layers together."""
     full = sum(kind == "full_attention" for kind in config.layer_types)
     return full * ops.kv_bytes(config.kv_heads, config.head_dim)
+
+
+def whole_blocks(tokens: int) -> int:
+    """The tokens that the blocks of keys and values have room for, if they are to hold so many."""
+    return -(-tokens // KV_BLOCK) * KV_BLOCK
 
 
 def fixed_state_bytes(config: ModelConfig) -> int:

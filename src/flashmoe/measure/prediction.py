@@ -178,7 +178,7 @@ def predict(
     Raises CapacityError if the memory does not hold the model's trunk and two layers' experts of a token.
     """
     settings = settings or Settings()
-    config, ops = model.config, make_ops("cpu", 1)
+    config, ops = model.config, make_ops("cpu", 1, settings.kv_bits)
     threads = settings.threads or physical_cores()
     plan, limits = plan_memory(model.manifest, ops, config, replace(settings, memory=description.memory))
     # Where the memory is another machine's, this one's arithmetic says nothing.

@@ -22,9 +22,18 @@ Array = Any
 Handle = Any
 """A weight, a record layout or a state as the backend wants to hold it; opaque to models."""
 
+KV_BLOCK = 64
+"""Tokens of a block of keys and values: what a cache grows by."""
+KV_GROUP = 64
+"""Dimensions of a key or a value that share a float32 scale where they are int8: scale = max|x| / 127, code = x / scale
+rounded half to even, as activations are rounded. The last group of a head has the rest."""
+
 
 class KeyValueState(Protocol):
-    """What an attention layer keeps of a sequence: keys and values of `length` tokens, in blocks that forks share."""
+    """What an attention layer keeps of a sequence: keys and values of `length` tokens, in blocks that forks share.
+
+    How many bits each has is the backend's matter: chosen when the Ops is made (settings.py, `kv_bits`).
+    """
 
     @property
     def length(self) -> int: ...

@@ -103,7 +103,7 @@ def plan(
         raise CapacityError(
             f"This model needs {format_bytes(needed)} of memory and may use {format_bytes(budget)}: trunk "
             f"{format_bytes(trunk)}, state {format_bytes(state)}, scratch {format_bytes(scratch)}, and {fewest} "
-            f"experts of {format_bytes(slot_bytes)}. Give it more with --memory, or shorten --context."
+            f"experts of {format_bytes(slot_bytes)}. Give it more with --memory."
         )
     slots = min((budget - fixed) // slot_bytes, experts) if keep else fewest
     return MemoryPlan(budget, trunk, state, scratch, slots, slot_bytes, experts)

@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe import _native
+from flashmoe.ops.interface import KV_GROUP
 from flashmoe.ops.weights import AffineMatrix, ExpertWork, Matrix, RecordLayout
 
 Floats = NDArray[np.float32]
 
 
 class CpuOps:
-    """Kernels for the best instruction set that runs here, or for `isa` (tests compare them)."""
+    """Kernels for the best instruction set that runs here, or for `isa` (tests compare them). kv_bits: 16 or 8."""
 
     name = "cpu"
 
-    def __init__(self, threads: int, isa: str = "") -> None:
+    def __init__(self, threads: int, isa: str = "", kv_bits: int = 16) -> None:
         self._cpu = _native.Cpu(threads, isa)
+        self._kv_bits = kv_bits
 
     @property
     def device(self) -> str:
@@ -46,11 +48,12 @@ class CpuOps:
         return _native.Layout(parts, layout.record_bytes)
 
     def kv_cache(self, kv_heads: int, head_dim: int) -> _native.KvCache:
-        return _native.KvCache(kv_heads, head_dim)
+        return _native.KvCache(kv_heads, head_dim, self._kv_bits)
 
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         padded = -(-head_dim // 16) * 16
-        return 2 * kv_heads * (head_dim + padded)
+        scales = 2 * 4 * -(-head_dim // KV_GROUP) if self._kv_bits == 8 else 0
+        return kv_heads * ((head_dim + padded) * self._kv_bits // 8 + scales)
 
     def product_bytes(self, rows: int, columns: int) -> int:  # noqa: ARG002
         return 0

@@ -50,11 +50,14 @@ def linear(x: Floats, w: Floats) -> Floats:
 
 
 class ReferenceOps:
-    """The readable truth; ops/interface.py has the shapes."""
+    """The readable truth; ops/interface.py has the shapes. kv_bits: 16 keeps float32, 8 rounds to int8."""
 
     name = "reference"
     device = "reference (NumPy, slow)"
     busy_seconds = 0.0
+
+    def __init__(self, kv_bits: int = 16) -> None:
+        self._kv_bits = kv_bits
 
     def matrix(self, weight: Matrix, *, exact: bool = False) -> Matrix:  # noqa: ARG002
         return weight
@@ -66,7 +69,7 @@ class ReferenceOps:
         return layout
 
     def kv_cache(self, kv_heads: int, head_dim: int) -> KeyValueCache:
-        return KeyValueCache(kv_heads, head_dim)
+        return KeyValueCache(kv_heads, head_dim, self._kv_bits)
 
     def kv_bytes(self, kv_heads: int, head_dim: int) -> int:
         return 2 * 4 * kv_heads * head_dim
