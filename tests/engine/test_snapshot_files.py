@@ -230,6 +230,7 @@ def test_processes_that_write_and_evict_at_once_leave_only_whole_files(engine, t
             tiny_packed(HYBRID),
             tmp_path / "s",
             "cpu",
+            16,
             n,
             tmp_path / f"{i}.npz",
         ]
