@@ -220,7 +220,7 @@ def answer_in_json(server, case, schema):
     return json.loads(answer.choices[0].message.content)
 
 
-RECORDS = [case for case in TESTS if case["family"] in ("json_record", "json_array") and case["id"][-1] in "15"]
+RECORDS = [case for case in TESTS if case["family"] in ("json_record", "json_array") and case["id"].endswith("5")]
 
 
 def test_json_of_a_schema_is_valid_and_right(demo):

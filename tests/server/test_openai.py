@@ -74,6 +74,12 @@ def test_a_tool_loop_of_several_turns_replays_the_models_own_words(scripted):
         assert f"<think>\n{THINKING}Look {turn}.\n\n{drifted}<|im_end|>" in last
 
 
+def test_a_tool_reaches_the_prompt_as_the_client_wrote_it(scripted):
+    prompts = []
+    scripted(lambda prompt: prompts.append(prompt) or THINKING + "Hi.").chat(tools=[WEATHER])
+    assert json.dumps(WEATHER) in prompts[0]
+
+
 def test_a_call_that_was_edited_is_rendered_as_the_client_says(scripted):
     prompts = []
 

@@ -53,6 +53,7 @@ def test_a_key_in_a_file(speaking_model, tmp_path):
         (["--host", "0.0.0.0"], "Give --api-key, or --insecure"),
         (["--api-key", "@nowhere"], "cannot be read from nowhere"),
         (["--api-key", ""], "must be printable ASCII"),
+        (["--sessions-disk", "much"], "is not a size"),
         (["--memory", "1k", "--port", "0"], "may use 1.00 kB"),
         (["--host", "no.such.host.invalid", "--api-key", "x"], "Nothing can listen on"),
     ],
