@@ -81,10 +81,11 @@ def test_presence_counts_the_answer_and_repetition_the_prompt_too():
     assert Sampler(Sampling(repetition_penalty=1.5), 4, prompt).choose(logits) == 2
 
 
-def test_temperature_zero_takes_the_likeliest_and_the_lower_id_on_a_tie():
+@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-46, 1e-38])
+def test_temperature_zero_and_what_nearly_is_takes_the_likeliest_and_the_lower_id_on_a_tie(temperature):
     logits = some_logits(2)
     logits[[7, 9]] = 50.0
-    assert Sampler(Sampling(), VOCAB, np.zeros(0, np.int32)).choose(logits) == 7
+    assert Sampler(Sampling(temperature), VOCAB, np.zeros(0, np.int32)).choose(logits) == 7
 
 
 @given(seed=st.integers(0, 2**32 - 1), sampling_seed=st.integers(0, 2**63))

@@ -7,6 +7,7 @@ import httpx
 
 from chat.test_tool_calls import call
 from flashmoe.chat.replay import WrittenTurns
+from flashmoe.cli.serve import default_sessions
 from server.test_openai import THINKING, WEATHER
 from server.test_serve import serving
 
@@ -48,13 +49,17 @@ def test_the_next_server_goes_on_with_the_conversation(speaking_model, speaking,
 def test_without_sessions_nothing_is_kept(speaking_model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     messages = [{"role": "user", "content": "Count the ships."}]
-    for options, files in ((["--no-sessions"], False), ([], True)):
-        with serving(speaking_model, "--name", "small", *options) as (process, url):
-            ask(url, messages)
-            again = ask(url, messages)
-            stop(process)
-        assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
-        assert any((tmp_path / "flashmoe" / "sessions").glob("*/*.state")) == files
+    with serving(speaking_model, "--name", "small") as (process, url):
+        ask(url, messages)
+        again = ask(url, messages)
+        stop(process)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_place_is_the_users_cache_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_sessions() == tmp_path / "flashmoe" / "sessions"
 
 
 def test_a_tool_loop_goes_on_with_the_models_own_words(scripted, tmp_path):

@@ -16,6 +16,8 @@ from flashmoe.cli.main import run
 def serving(model, *options):
     code = "from flashmoe.cli.main import main; main()"
     command = [sys.executable, "-c", code, "serve", str(model), "--port", "0", "--context", "512", *options]
+    if "--sessions" not in options:
+        command.append("--no-sessions")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         lines = [process.stderr.readline() for _ in range(2)]

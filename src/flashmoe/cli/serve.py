@@ -53,7 +53,7 @@ def command(
     """Serve the packed model in DIR to OpenAI's and Anthropic's clients."""
     key = _key(api_key)
     check_exposure(host, key, insecure)
-    kept, disk = None if no_sessions else sessions or _sessions(), parse_bytes(sessions_disk)
+    kept, disk = None if no_sessions else sessions or default_sessions(), parse_bytes(sessions_disk)
     chosen = {name: value for name, value in settings.items() if value is not None}
     # A share of the memory for saved states, so that what a prompt repeats is not computed again.
     with bind(host, port) as listener, load(directory, snapshots=None, **chosen) as text:
@@ -67,7 +67,8 @@ def command(
         serve(text, listener, name=served, key=key, sessions=kept, disk=disk, ready=ready)
 
 
-def _sessions() -> Path:
+def default_sessions() -> Path:
+    """In the user's cache directory."""
     return platformdirs.user_cache_path("flashmoe", appauthor=False) / "sessions"
 
 

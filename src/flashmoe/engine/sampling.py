@@ -17,6 +17,9 @@ from flashmoe.errors import FlashMoeError
 
 Floats = NDArray[np.float32]
 
+_COLD = 1e-6
+"""Below it a temperature is greedy: logits divided by less may leave float32."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -168,7 +171,7 @@ class Sampler:
             raise FlashMoeError(
                 "The model computed logits that are not numbers; check its files: `flashmoe verify DIR`."
             )
-        token = best if self.sampling.temperature == 0 else self._draw(logits)
+        token = best if self.sampling.temperature < _COLD else self._draw(logits)
         self.seen[token] = True
         self.counts[token] += 1
         return token
