@@ -11,7 +11,7 @@ import pytest
 import flashmoe
 from flashmoe.cli.main import run
 from flashmoe.demo import packed
-from flashmoe.demo.packed import model_directory
+from flashmoe.demo.packed import model_directory, model_name
 from flashmoe.errors import FlashMoeError
 from flashmoe.pack.verify import verify
 
@@ -44,6 +44,13 @@ def test_it_is_packed_once_into_the_users_cache_and_nothing_is_wrong_with_it(tmp
     assert model_directory("demo", lambda done, total: calls.append((done, total))) == directory
     assert calls == []
     assert contents(directory) == before
+
+
+@pytest.mark.usefixtures("shipped")
+def test_its_pack_is_called_by_the_word_and_every_other_model_by_its_directory(tmp_path: Path):
+    assert model_name(model_directory("demo")) == "demo"
+    assert model_name(tmp_path / "demo-of-mine") == "demo-of-mine"
+    assert model_name(Path()) == "here"
 
 
 @pytest.mark.usefixtures("shipped")

@@ -8,6 +8,7 @@ import platformdirs
 
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.demo.packed import model_name
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.run import bind, check_exposure, serve
 from flashmoe.settings import BACKENDS, parse_bytes
@@ -57,7 +58,7 @@ def command(
     chosen = {name: value for name, value in settings.items() if value is not None}
     # A share of the memory for saved states, so that what a prompt repeats is not computed again.
     with bind(host, port) as listener, load(directory, snapshots=None, **chosen) as text:
-        served = name or directory.resolve().name
+        served = name or model_name(directory)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
         def ready() -> None:

@@ -42,13 +42,24 @@ def model_directory(name: str | Path, progress: Progress = lambda _done, _total:
     return _packed(progress)
 
 
+def model_name(directory: Path) -> str:
+    """What a user calls the model in `directory`: the word for the demo model's pack, else the directory's own name."""
+    resolved = directory.resolve()
+    is_demo = resolved.parent == _cache().resolve() and resolved.name.startswith(f"{WORD}-")
+    return WORD if is_demo else resolved.name
+
+
+def _cache() -> Path:
+    return platformdirs.user_cache_path("flashmoe", appauthor=False)
+
+
 def _packed(progress: Progress) -> Path:
     if not (CHECKPOINT / "config.json").is_file():
         raise FlashMoeError(
             f"This installation of Flash-MoE lacks the demo model: there is no checkpoint in {CHECKPOINT}. Install it "
             "again, or name the directory of a packed model."
         )
-    cache = platformdirs.user_cache_path("flashmoe", appauthor=False)
+    cache = _cache()
     target = cache / f"{WORD}-{_key()}"
     if _is_whole(target):
         return target
