@@ -33,10 +33,7 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Optimiser:
-    """State: float32 masters, Muon's momentum, Adam's two moments.
-
-    What changes from step to step lies in tensors (`prepare`), so that `step` can be captured in a CUDA graph.
-    """
+    """State: float32 masters, Muon's momentum, Adam's two moments. `lr` is given at each step."""
 
     def __init__(self, named: list[tuple[str, torch.Tensor]]) -> None:
         self.weights = [weight for _, weight in named]
@@ -48,30 +45,22 @@ class Optimiser:
         self.first = [torch.zeros_like(self.masters[index]) for index in self.others]
         self.second = [torch.zeros_like(self.masters[index]) for index in self.others]
         self.steps = 0
-        device = self.masters[0].device
-        self.lr, self.adam_lr, self.adam_root = (torch.zeros((), device=device) for _ in range(3))
-
-    def prepare(self, lr: float) -> None:
-        """Set the learning rate of the next `step`, and Adam's corrections for it."""
-        self.steps += 1
-        self.lr.fill_(lr)
-        self.adam_lr.fill_(lr / (1 - BETAS[0] ** self.steps))
-        self.adam_root.fill_((1 - BETAS[1] ** self.steps) ** 0.5)
 
     @torch.no_grad()
-    def step(self, clip: float = 1.0) -> torch.Tensor:
+    def step(self, lr: float, clip: float = 1.0) -> torch.Tensor:
         """One update from the weights' gradients, which are cleared. Returns the gradients' norm before clipping."""
+        self.steps += 1
         gradients = [weight.grad.float() for weight in self.weights]  # type: ignore[union-attr]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
         torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
-        self._muon([gradients[index] for index in self.matrices])
-        self._adam([gradients[index] for index in self.others])
+        self._muon([gradients[index] for index in self.matrices], lr)
+        self._adam([gradients[index] for index in self.others], lr)
         torch._foreach_copy_(self.weights, self.masters)
         for weight in self.weights:
             weight.grad = None
         return norm
 
-    def _muon(self, gradients: list[torch.Tensor]) -> None:
+    def _muon(self, gradients: list[torch.Tensor], lr: float) -> None:
         torch._foreach_lerp_(self.momentum, gradients, 1 - MOMENTUM)
         torch._foreach_lerp_(gradients, self.momentum, MOMENTUM)
         groups: dict[tuple[int, int], list[tuple[int, torch.Tensor]]] = defaultdict(list)
@@ -79,25 +68,23 @@ class Optimiser:
             blocks = _blocks(gradient)
             groups[tuple(blocks.shape[1:])].append((place, blocks))  # type: ignore[index]
         masters = [self.masters[index] for index in self.matrices]
-        torch._foreach_mul_(masters, 1 - self.lr * DECAY)
+        torch._foreach_mul_(masters, 1 - lr * DECAY)
         for (rows, columns), members in groups.items():
             update = orthogonalised(torch.cat([blocks for _, blocks in members]))
             parts = update.split([len(blocks) for _, blocks in members])
             scale = 0.2 * max(rows, columns) ** 0.5
             for (place, _), part in zip(members, parts, strict=True):
-                masters[place].sub_(_unblocked(part, masters[place]) * (self.lr * scale))
+                masters[place].add_(_unblocked(part, masters[place]), alpha=-lr * scale)
 
-    def _adam(self, gradients: list[torch.Tensor]) -> None:
+    def _adam(self, gradients: list[torch.Tensor], lr: float) -> None:
         masters = [self.masters[index] for index in self.others]
         torch._foreach_lerp_(self.first, gradients, 1 - BETAS[0])
         torch._foreach_mul_(self.second, BETAS[1])
         torch._foreach_addcmul_(self.second, gradients, gradients, 1 - BETAS[1])
         root = torch._foreach_sqrt(self.second)
-        torch._foreach_div_(root, self.adam_root)
+        torch._foreach_div_(root, (1 - BETAS[1] ** self.steps) ** 0.5)
         torch._foreach_add_(root, 1e-8)
-        update = torch._foreach_div(self.first, root)
-        torch._foreach_mul_(update, self.adam_lr)
-        torch._foreach_sub_(masters, update)
+        torch._foreach_addcdiv_(masters, self.first, root, -lr / (1 - BETAS[0] ** self.steps))
 
     def state(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,4 @@
-"""The training loop's state and its one step. Knows no command line and no clock: `progress` in [0, 1] is given.
-
-On a GPU the step is captured once as a CUDA graph and replayed: launching its thousands of small kernels one by one
-takes longer than running them.
-"""
+"""The training loop's state and its one step. Knows no command line and no clock: `progress` in [0, 1] is given."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +10,6 @@ from training.optimiser import Optimiser
 
 WARMUP = 0.015
 DECAY_FROM = 0.35
-EAGER_STEPS = 3
-"""Steps before the capture, so that libraries have made their workspaces."""
-_INPUTS = ("ids", "weights", "documents")
 
 
 def learning_rate(peak: float, progress: float) -> float:
@@ -38,54 +31,22 @@ class Trainer:
         self.optimiser = Optimiser(list(model.named_parameters()))
         self.steps = 0
         self.spent = 0.0
-        self._device = self.optimiser.masters[0].device
-        self._inputs: list[torch.Tensor] = []
-        self._eager = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._found: dict[str, torch.Tensor] = {}
-        # Capture and all that it builds on have to run on one stream that is not the default one.
-        self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     def step(self, batch: dict[str, torch.Tensor], progress: float) -> dict[str, torch.Tensor | float]:
-        """One update. The returned values are tensors on the device: reading them waits for it. All batches must have
-        the shapes of the first."""
-        rate = learning_rate(self.peak, progress)
-        self.steps += 1
-        if self._stream is None:
-            found = self._run(batch, rate)
-        else:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                found = self._run(batch, rate)
-            torch.cuda.current_stream().wait_stream(self._stream)
-        return {**found, "lr": rate}
-
-    def _run(self, batch: dict[str, torch.Tensor], rate: float) -> dict[str, torch.Tensor]:
-        if not self._inputs:
-            self._inputs = [torch.empty_like(batch[name], device=self._device) for name in _INPUTS]
-        for name, place in zip(_INPUTS, self._inputs, strict=True):
-            place.copy_(batch[name], non_blocking=True)
-        self.optimiser.prepare(rate)
-        if self._stream is None or self._eager < EAGER_STEPS:
-            self._eager += 1
-            return self._update()
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            # Other threads pin memory meanwhile, which a global capture would forbid.
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._found = self._update()
-        self._graph.replay()
-        return {name: value.clone() for name, value in self._found.items()}
-
-    def _update(self) -> dict[str, torch.Tensor]:
-        found = losses(self.model, *self._inputs)
+        """One update. The returned values are tensors on the device: reading them waits for it."""
+        device = self.optimiser.masters[0].device
+        moved = [batch[name].to(device, non_blocking=True) for name in ("ids", "weights", "documents")]
+        found = losses(self.model, *moved)
         (found.language + AUXILIARY * found.balance).backward()
-        norm = self.optimiser.step()
+        rate = learning_rate(self.peak, progress)
+        norm = self.optimiser.step(rate)
+        self.steps += 1
         return {
             "loss": found.language.detach(),
             "balance": found.balance.detach(),
             "load": found.load,
             "norm": norm,
+            "lr": rate,
         }
 
     def save(self, directory: Path) -> None:

@@ -53,10 +53,6 @@ class ModelSizes:
         """Of the largest expert."""
         return max(layout.record_bytes for layout in self.manifest.layouts)
 
-    @property
-    def full_attention_layers(self) -> int:
-        return sum(kind == "full_attention" for kind in self.config.layer_types)
-
 
 def packed_sizes(directory: Path, experts_per_token: int | None = None) -> ModelSizes:
     """Of the packed model in `directory`. Raises FormatError if it is none, FlashMoeError for too many experts."""
