@@ -56,7 +56,7 @@ class Comparison:
         for number in range(self.options.rounds):
             for contender in contenders:
                 done = contender()
-                rate = f"{1 / done.token:.3f} tokens/s" if done.seconds else "killed"
+                rate = f"{1 / done.token:.3f} tokens/s" if done.seconds else "ended by a signal"
                 print(f"{case}, round {number + 1}, {done.row}: {rate}", flush=True)
                 self.runs.append(done)
 

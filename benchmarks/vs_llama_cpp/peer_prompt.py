@@ -1,6 +1,6 @@
 """One run of llama.cpp: load a GGUF, read prompts, print the seconds of each as a line of JSON.
 
-    peer_prompt.py FILE.gguf THREADS < prompts.json
+    peer_prompt.py FILE.gguf THREADS REPACK(0|1) < prompts.json
 
 Batches of 2048 tokens, computed 512 at a time: llama.cpp's own defaults. Runs in the peer's own environment.
 """
@@ -16,12 +16,14 @@ BATCH = 2048
 
 
 def main() -> None:
-    path, threads = sys.argv[1], int(sys.argv[2])
+    path, threads, repack = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
     prompts = json.load(sys.stdin)
     quiet = llama.llama_log_callback(lambda *_: None)
     llama.llama_log_set(quiet, ctypes.c_void_p())
     llama.llama_backend_init()
-    model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
+    of_model = llama.llama_model_default_params()
+    of_model.use_extra_bufts = repack
+    model = llama.llama_model_load_from_file(path.encode(), of_model)
     of_context = llama.llama_context_default_params()
     of_context.n_ctx = max(map(len, prompts)) + 64
     of_context.n_batch = BATCH

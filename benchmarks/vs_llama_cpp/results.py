@@ -13,7 +13,7 @@ OURS = "Flash-MoE"
 
 @dataclass(frozen=True)
 class Run:
-    """seconds: of each token; None if the system killed it. disk: bytes a second that `doctor` measured just before
+    """seconds: of each token; None if a signal ended it. disk: bytes a second that `doctor` measured just before
     (streamed), memory: likewise (in memory); more: what only our runs tell."""
 
     case: str
@@ -43,7 +43,7 @@ def rows(runs: Sequence[Run], case: str) -> dict[str, list[Run]]:
 
 
 def speed(runs: Sequence[Run]) -> float:
-    """Median tokens a second; 0 if a run was killed."""
+    """Median tokens a second; 0 if a signal ended a run."""
     return 0.0 if any(run.seconds is None for run in runs) else median(1 / run.token for run in runs)
 
 
@@ -56,7 +56,7 @@ def table(runs: Sequence[Run], bytes_a_token: int) -> str:
         best = max((speed(each) for row, each in of_case.items() if row != OURS), default=0.0)
         for row, each in of_case.items():
             if not (median_speed := speed(each)):
-                lines.append(f"| {row} | killed for memory | | |")
+                lines.append(f"| {row} | ended by a signal | | |")
                 continue
             speeds = [1 / run.token for run in each]
             ratio = f"{median_speed / best:.2f}" if row == OURS and best else ""

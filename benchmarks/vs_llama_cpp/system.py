@@ -5,6 +5,7 @@ Invariant: groups and loop devices are gone when their `with` block ends. Knows 
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ def memory_limit(nbytes: int, name: str = "flashmoe-benchmark") -> Iterator[Path
     """
     first = (GROUPS / "memory").is_dir()
     group = (GROUPS / "memory" if first else GROUPS) / name
+    if not first:
+        (GROUPS / "cgroup.subtree_control").write_text("+memory")
     group.mkdir(exist_ok=True)
     try:
         limit = group / ("memory.limit_in_bytes" if first else "memory.max")
@@ -61,11 +64,13 @@ def forget(files: Sequence[Path]) -> None:
 
 
 def run_in(group: Path | None, command: Sequence[str], said: str) -> str | None:
-    """What `command` prints, given `said`, in the control group from its first byte on; None if it was killed."""
+    """What `command` prints, given `said`, in the control group from its first byte on; None if a signal ended it, as
+    the system does where memory runs out."""
     if group is not None:
         command = ["sh", "-c", f'echo $$ > {group} && exec "$@"', "sh", *command]
     done = subprocess.run(command, input=said, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == -9:
+    if done.returncode < 0:
+        print(f"Ended by signal {-done.returncode}: {' '.join(command)}", file=sys.stderr)
         return None
     done.check_returncode()
     return done.stdout
