@@ -7,9 +7,9 @@ starts. With a share, the process may hold so much of the model's bytes, page ca
 it, or with --budget, only the engine's own budget is set). `cold` starts with no expert in memory, `warm` is another
 prompt after it. Bytes: read, over the experts that the chunks needed times their record. The bound of a streaming row
 is the larger of its bytes at the disk's best rate (--disk) and the resident row's time. llama.cpp's resident row
-repacks the weights, its default and its fastest; in the control group it maps a loop device with Linux's read-ahead of 128 KiB,
-the only way it fits and the best one found. Memory: the peak of the process above what it took before loading, and the
-plan.
+repacks the weights, its default and its fastest; in the control group it maps a loop device with Linux's read-ahead of
+128 KiB, the only way it fits and the best one found. Memory: the peak of the process above what it took before loading,
+and the plan.
 """
 
 import argparse

@@ -31,8 +31,8 @@ def main() -> None:
     seconds = []
     for token in tokens:
         started = perf_counter()
-        batch = llama.llama_batch_get_one((ctypes.c_int32 * 1)(token), 1)
-        if llama.llama_decode(context, batch):
+        ids = (ctypes.c_int32 * 1)(token)  # a batch does not keep it
+        if llama.llama_decode(context, llama.llama_batch_get_one(ids, 1)):
             raise SystemExit("llama_decode failed")
         llama.llama_synchronize(context)
         llama.llama_get_logits_ith(context, -1)

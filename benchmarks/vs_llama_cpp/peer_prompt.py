@@ -34,7 +34,8 @@ def main() -> None:
         started = perf_counter()
         for begin in range(0, len(tokens), BATCH):
             part = tokens[begin : begin + BATCH]
-            if llama.llama_decode(context, llama.llama_batch_get_one((ctypes.c_int32 * len(part))(*part), len(part))):
+            ids = (ctypes.c_int32 * len(part))(*part)  # a batch does not keep it
+            if llama.llama_decode(context, llama.llama_batch_get_one(ids, len(part))):
                 raise SystemExit("llama_decode failed")
         llama.llama_synchronize(context)
         llama.llama_get_logits_ith(context, -1)
