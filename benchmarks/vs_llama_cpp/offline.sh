@@ -1,10 +1,10 @@
 #!/bin/sh
-# The comparison on a machine without network: builds both engines from what was carried there, once, and runs it.
+# The comparison on a machine without network: installs both engines from what was carried there, once, and runs it.
 #     benchmarks/vs_llama_cpp/offline.sh CARRIED DIR [options]      from the repository's root, as root
-# CARRIED: the wheels of gguf and diskcache and the source of llama-cpp-python, as `pip download --no-deps` brings them
-# (docs, models, tools and GPU backends of vendor/llama.cpp may be left out). DIR is for models and what was built.
-# CMAKE_ARGS, if set, are those of llama.cpp instead of GGML_NATIVE=ON: with AMX its repacked weights end in a segmentation
-# fault (llama.cpp issue 20824, seen on a Xeon), so name the instruction sets without it there.
+# CARRIED: wheels of gguf, diskcache and llama-cpp-python, the last built for that machine's instruction sets, but
+# without AMX: there its repacked weights can end in a segmentation fault (llama.cpp issue 20824). Build it with
+#     CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON ..." pip wheel --no-deps
+# and link libstdc++ statically if the machine's is another. DIR is for models and what was installed.
 # Needs there: a C++ compiler, CMake, Ninja, scikit-build-core, nanobind, and what flashmoe itself depends on.
 set -eu
 carried=$1 directory=$2
@@ -14,7 +14,6 @@ site=$(realpath "$directory")/site
 install() { python3 -m pip install -q --no-index --no-deps --no-build-isolation --target "$site" "$@"; }
 if [ ! -e "$site/complete" ]; then
     install "$carried"/*.whl
-    CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=ON} -DLLAVA_BUILD=OFF" install "$carried"/llama_cpp_python-*.tar.gz
     install .
     touch "$site/complete"
 fi
