@@ -1,12 +1,13 @@
 """Throughput and time to first token of the server for 1, 2, 4 and 8 clients: `serve_load.py DIR`.
 
-Each client asks REQUESTS times, one after the other, for TOKENS tokens after a prompt of its own, over HTTP, streaming;
-that is done ROUNDS times, and the table has the median, with the least and the most.
+Each client asks --requests times, one after the other, for TOKENS tokens after a prompt of its own, over HTTP,
+streaming; that is done --rounds times, and the table has the median, with the least and the most. Options that it does
+not know are those of `serve`.
 """
 
+import argparse
 import json
 import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
@@ -14,7 +15,7 @@ import httpx
 
 from served import serving
 
-ROUNDS, REQUESTS, TOKENS, PROMPT_WORDS = 3, 6, 64, 40
+TOKENS, PROMPT_WORDS = 64, 40
 
 
 def ask(url: str, client: int, number: int) -> tuple[float, int]:
@@ -30,31 +31,34 @@ def ask(url: str, client: int, number: int) -> tuple[float, int]:
     return first, tokens
 
 
-def load(url: str, clients: int, number: int) -> tuple[float, list[float]]:
+def load(url: str, clients: int, requests: int, number: int) -> tuple[float, list[float]]:
     """Tokens a second of all clients together, and each request's seconds to its first token."""
     started = perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        done = list(pool.map(lambda client: [ask(url, client, number + i) for i in range(REQUESTS)], range(clients)))
+        done = list(pool.map(lambda client: [ask(url, client, number + i) for i in range(requests)], range(clients)))
     tokens = sum(count for answers in done for _, count in answers)
     return tokens / (perf_counter() - started), [first for answers in done for first, _ in answers]
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("Usage: serve_load.py DIR")
+    parser = argparse.ArgumentParser(description="Throughput and time to first token of `flashmoe serve`.")
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=6)
+    chosen, options = parser.parse_known_args()
     rounds: dict[int, list[tuple[float, list[float]]]] = {1: [], 2: [], 4: [], 8: []}
-    with serving(sys.argv[1], "--no-sessions", "--sequences", "8") as (url, _):
+    with serving(chosen.directory, "--no-sessions", "--sequences", "8", *options) as (url, _):
         ask(url, 99, 0)
-        for i in range(ROUNDS):
+        for i in range(chosen.rounds):
             for clients, measured in rounds.items():
-                measured.append(load(url, clients, 1000 * clients + 100 * i))
+                measured.append(load(url, clients, chosen.requests, 1000 * clients + 100 * i))
     print("| clients | tokens/s, all together | first token, median s | slowest s |")
     print("| --- | --- | --- | --- |")
     for clients, measured in rounds.items():
         rates = sorted(rate for rate, _ in measured)
         firsts = [first for _, times in measured for first in times]
         print(
-            f"| {clients} | {statistics.median(rates):.0f} ({rates[0]:.0f} to {rates[-1]:.0f}) | "
+            f"| {clients} | {statistics.median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | "
             f"{statistics.median(firsts):.3f} | {max(firsts):.3f} |"
         )
 

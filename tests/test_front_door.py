@@ -63,7 +63,7 @@ def test_a_model_of_linear_attention_alone_runs(tmp_path: Path, capfd: pytest.Ca
         patch.setattr(random_checkpoint, "LAYERS", 1)
         random_checkpoint.make(tmp_path / "checkpoint")
     assert run(["pack", str(tmp_path / "checkpoint"), str(tmp_path / "model")]) == 0
-    assert run(["run", str(tmp_path / "model"), "-p", "x", "--max-tokens", "4"]) == 0
+    assert run(["run", str(tmp_path / "model"), "-p", "x", "--no-thinking", "--max-tokens", "4"]) == 0
     assert capfd.readouterr().out.strip()
 
 

@@ -10,16 +10,17 @@ import pytest
 
 import flashmoe
 from flashmoe.cli.main import run
+from flashmoe.text_engine import Piece, TextStream
 
 REFERENCE = ["--backend", "reference", "--context", "512"]
 SAMPLED = ["--temperature", "1.5", "--top-k", "0", "--top-p", "1", "--seed", "3", "--max-tokens", "30"]
 
 
 def test_the_text_is_that_of_the_engine_and_alone_on_stdout(speaking_model, capfdbinary):
-    assert run(["run", str(speaking_model), "-p", "Hello", *REFERENCE, *SAMPLED]) == 0
+    assert run(["run", str(speaking_model), "-p", "Hello", "--raw", *REFERENCE, *SAMPLED]) == 0
     out, err = capfdbinary.readouterr()
     with flashmoe.load(speaking_model, backend="reference", context=512) as engine:
-        answer = engine.generate("Hello", temperature=1.5, top_k=0, top_p=1.0, seed=3, max_tokens=30)
+        answer = engine.generate("Hello", raw=True, temperature=1.5, top_k=0, top_p=1.0, seed=3, max_tokens=30)
     assert out.decode() == answer.text + "\n"
     first, last = err.decode().splitlines()
     held = "(direct|buffered) reads into (huge|small) pages, (not )?locked"
@@ -29,6 +30,30 @@ def test_the_text_is_that_of_the_engine_and_alone_on_stdout(speaking_model, capf
         r"read [\d.]+ GB at [\d.]+ GB/s",
         last,
     )
+
+
+def test_what_it_thinks_is_left_out_of_a_file_and_dimmed_on_a_terminal(speaking_model, capfdbinary, monkeypatch):
+    said = ["I", " look.", "\n</think>", "\n\n", "It", " \x1b[2Jrains."]
+    pieces = [Piece(text, 0) for text in said]
+    monkeypatch.setattr(TextStream, "__iter__", lambda _: iter(pieces))
+    monkeypatch.setattr(TextStream, "finish_reason", "stop")
+    command = ["run", str(speaking_model), "-p", "Hello", *REFERENCE]
+    assert run(command) == 0
+    assert capfdbinary.readouterr().out == b"It \x1b[2Jrains.\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(command) == 0
+    shown = capfdbinary.readouterr().out.decode()
+    assert re.sub("(\x1b\\[0m)?\x1b\\[2m", "", shown) == "I look.\x1b[0m\n\nIt \ufffd[2Jrains.\n"
+    assert shown.startswith("\x1b[2m")
+
+
+def test_thinking_that_never_ends_is_said(speaking_model, capfd, monkeypatch):
+    monkeypatch.setattr(TextStream, "__iter__", lambda _: iter([Piece("I look.", 0)]))
+    monkeypatch.setattr(TextStream, "finish_reason", "length")
+    assert run(["run", str(speaking_model), "-p", "Hello", *REFERENCE]) == 0
+    out, err = capfd.readouterr()
+    assert out == "\n"
+    assert "It was still thinking. Give it more --max-tokens" in err
 
 
 def test_stats_say_where_the_time_went(speaking_model, capfd):

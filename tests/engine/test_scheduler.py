@@ -209,6 +209,7 @@ def test_closing_ends_what_runs_and_what_waits(engine):
         ({"prompt": [VOCAB]}, FlashMoeError, "not in the vocabulary"),
         ({"prompt": [1], "max_tokens": 128}, CapacityError, "do not fit the context of 128"),
         ({"prompt": [1], "max_tokens": 0}, FlashMoeError, "max_tokens must be"),
+        ({"prompt": [1], "bias": {VOCAB: 1.0}}, FlashMoeError, f"logit_bias names token {VOCAB}"),
     ],
 )
 def test_what_cannot_run_is_refused_when_it_is_asked(scheduler, options, kind, message):
@@ -223,10 +224,14 @@ def test_a_request_that_fails_harms_no_other(scheduler):
 
         def accept(self, token): ...
 
-    _, wrong = ask(scheduler, PROMPTS[1], bias={VOCAB: 1.0})
+    class Broken(Forbidding):
+        def allowed(self):
+            raise ZeroDivisionError
+
+    _, wrong = ask(scheduler, PROMPTS[1], constraint=Broken())
     _, stuck = ask(scheduler, PROMPTS[3], constraint=Forbidding())
     _, good = ask(scheduler, PROMPTS[0])
-    assert "logit_bias" in str(wrong.wait().last.error)
+    assert isinstance(wrong.wait().last.error, ZeroDivisionError)
     assert "allows no token" in str(stuck.wait().last.error)
     assert len(good.wait().tokens) == 8
 
@@ -279,7 +284,9 @@ class Kept:
     def __init__(self, engine):
         self.engine, self.saved = engine, []
 
-    def take(self, tokens):  # noqa: ARG002
+    def search(self, tokens): ...
+
+    def begin(self, tokens, stored):  # noqa: ARG002
         return self.engine.new_sequence()
 
     def save(self, tokens, state):
@@ -297,3 +304,87 @@ def test_states_are_saved_at_frontiers_and_at_the_end(engine):
         scheduler.close()
     prompt = PROMPTS[1].tolist()
     assert kept.saved == [prompt[:3], prompt[:20], prompt + heard.tokens[:4]]
+
+
+class OnSlowDisk:
+    """A session cache whose searches wait until they are let go."""
+
+    nbytes = disk_bytes = 0
+
+    def __init__(self, cache):
+        self.begin, self.save = cache.begin, cache.save
+        self.cache, self.reached, self.go = cache, threading.Event(), threading.Event()
+        self.slow = ()
+
+    def search(self, tokens):
+        found = self.cache.search(tokens)
+
+        def wait():
+            self.reached.set()
+            assert self.go.wait(60)
+            return found()
+
+        return wait if len(tokens) in self.slow else found
+
+
+@pytest.fixture
+def on_slow_disk(engine, tmp_path):
+    """With the state after the first 40 tokens of PROMPTS[1] on disk alone."""
+    saving = engine.session_cache(tmp_path)
+    state = engine.new_sequence()
+    engine.prefill(state, PROMPTS[1])
+    saving.save(PROMPTS[1], state)
+    saving.flush()
+    return OnSlowDisk(engine.session_cache(tmp_path))
+
+
+def test_others_are_answered_while_a_state_is_read_from_a_slow_disk(engine, on_slow_disk):
+    """One answers when the reading begins, one comes after: both end before it does. Then the state is the one used."""
+    longer = np.append(PROMPTS[1], 3).astype(np.int32)
+    expected = list(generate(engine, longer, Sampling(), max_tokens=8, stop_ids=NEVER))
+    on_slow_disk.slow = (len(longer),)
+    scheduler = Scheduler(engine, on_slow_disk)
+    try:
+        blocked = Blocked()
+        ask(scheduler, PROMPTS[0], blocked, max_tokens=30)
+        assert blocked.reached.wait(60)
+        _, resumed = ask(scheduler, longer)
+        blocked.go.set()
+        assert blocked.wait().last == End("length")
+        assert on_slow_disk.reached.wait(60)
+        assert ask(scheduler, PROMPTS[2])[1].wait().last == End("length")
+        assert resumed.events == []
+        assert scheduler.stats.running == 1
+        on_slow_disk.go.set()
+        assert resumed.wait().tokens == expected
+        assert resumed.events[0] == Progress(40, 41)
+    finally:
+        on_slow_disk.go.set()
+        scheduler.close()
+
+
+def test_what_is_cancelled_while_its_state_is_read_ends_and_frees_its_place(engine, on_slow_disk):
+    on_slow_disk.slow = (len(PROMPTS[0]), len(PROMPTS[1]), len(PROMPTS[3]))
+    scheduler = Scheduler(engine, on_slow_disk)
+    try:
+        asked = [ask(scheduler, PROMPTS[i]) for i in (0, 1, 3)]
+        assert on_slow_disk.reached.wait(60)
+        _, after = ask(scheduler, PROMPTS[2])
+        for ticket, _ in asked:
+            ticket.cancel()
+        on_slow_disk.go.set()
+        assert [heard.wait().last for _, heard in asked] == [End("cancelled")] * 3
+        assert after.wait().last == End("length")
+    finally:
+        on_slow_disk.go.set()
+        scheduler.close()
+
+
+def test_a_search_that_fails_is_told_to_the_one_who_asked(engine, on_slow_disk):
+    on_slow_disk.cache.search = lambda _tokens: lambda: 1 // 0
+    scheduler = Scheduler(engine, on_slow_disk)
+    try:
+        _, heard = ask(scheduler, PROMPTS[0])
+        assert isinstance(heard.wait().last.error, ZeroDivisionError)
+    finally:
+        scheduler.close()

@@ -16,10 +16,12 @@ import pytest
 import flashmoe
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.demo.packed import CHECKPOINT, RECIPE
 from flashmoe.engine.scheduler import Prefixes, Scheduler
+from flashmoe.pack.packer import pack
 from flashmoe.server.app import make_app
 from flashmoe.server.guard import loopback_names
-from flashmoe.server.run import bind, http_server
+from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
 from random_checkpoint import write_text_files
@@ -33,6 +35,7 @@ class Running:
     url: str
     service: Service
     engine: Any
+    http: HttpServer
 
     @cached_property
     def openai(self) -> openai.OpenAI:
@@ -61,11 +64,12 @@ def running(
     scheduler = Scheduler(text.engine, prefixes, max_waiting)
     service = Service(text, scheduler, "small", written)
     listener = bind("127.0.0.1", 0)
-    server = http_server(make_app(service, key, loopback_names("127.0.0.1") if key is None else None))
+    app = make_app(service, key, loopback_names("127.0.0.1") if key is None else None)
+    server = HttpServer(app, scheduler.cancel)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        server_here = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", service, text.engine)
+        server_here = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", service, text.engine, server)
         yield server_here
     finally:
         server_here.openai.close()
@@ -103,6 +107,14 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for server in stack:
         server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def demo_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model that ships, packed."""
+    directory = tmp_path_factory.mktemp("demo") / "packed"
+    pack(CHECKPOINT, directory, RECIPE)
+    return directory
 
 
 @pytest.fixture(scope="session")

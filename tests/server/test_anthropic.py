@@ -3,6 +3,7 @@
 import anthropic
 import pytest
 
+from flashmoe.chat.template import ChatTemplate
 from server.test_openai import CALL, SECOND, THINKING, WEATHER
 
 TOOL = {
@@ -77,8 +78,11 @@ def test_a_tool_loop_of_several_turns(scripted):
     assert prompts[-1].count(f"<think>\n{THINKING}Look") == 3
 
 
-def test_the_budget_ends_the_thinking(scripted):
+@pytest.mark.parametrize("opens", [True, False], ids=["the template opens it", "the model opens it"])
+def test_the_budget_ends_the_thinking(scripted, opens):
     server = scripted("long " * 200 + "\n</think>\n\nDone.")
+    if not opens:
+        server.service.text.__dict__["template"] = ChatTemplate(NEVER + "{{ '' if enable_thinking }}")
     message = ask(server, thinking={"type": "enabled", "budget_tokens": 10})
     assert message.usage.output_tokens < 30
     assert message.content[0].type == "thinking"
@@ -106,7 +110,8 @@ def test_a_call_can_be_required(speaking, choice):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("frobnicate", 1), ("mcp_servers", []), ("container", "x"), ("tool_choice", {"type": "any"}),
-     ("messages", [{"role": "user", "content": [{"type": "image", "source": {}}]}]), ("temperature", 2)],
+     ("messages", [{"role": "user", "content": [{"type": "image", "source": {}}]}]), ("temperature", 2),
+     ("messages", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}])],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name_in_anthropics_shape(speaking, field, value):
     with pytest.raises(anthropic.BadRequestError) as error:
@@ -117,3 +122,52 @@ def test_what_is_not_supported_is_refused_by_name_in_anthropics_shape(speaking, 
 
 def test_models_come_in_anthropics_shape(speaking):
     assert [m.id for m in speaking.anthropic.models.list()] == ["small"]
+    assert speaking.anthropic.models.retrieve("small").display_name == "small"
+
+
+def test_the_model_is_told_that_a_tool_failed(scripted):
+    prompts = []
+    server = scripted(lambda prompt: prompts.append(prompt) or THINKING + "Hi.")
+    use = {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Lyon", "days": 1}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "no network"}
+    for failed in ({}, {"is_error": False}, {"is_error": True}):
+        messages = [
+            {"role": "user", "content": "Rain?"},
+            {"role": "assistant", "content": [use]},
+            {"role": "user", "content": [{**result, **failed}]},
+        ]
+        ask(server, messages=messages, tools=[TOOL])
+    told = [prompt.split("<tool_response>\n")[1].split("\n")[0] for prompt in prompts if "<tool_response>" in prompt]
+    assert set(told[:-1]) == {"no network", "Error: no network"}
+    assert told[-1] == "Error: no network"
+
+
+ALWAYS = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>assistant\n<think>\n"
+NEVER = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "fine"),
+    [
+        (ALWAYS, THINK, True),
+        (ALWAYS, {"type": "adaptive"}, True),
+        (ALWAYS, {"type": "disabled"}, False),
+        (ALWAYS, None, True),
+        (NEVER, THINK, False),
+        (NEVER, {"type": "adaptive"}, True),
+        (NEVER, {"type": "disabled"}, True),
+        (NEVER, None, True),
+    ],
+)
+def test_thinking_that_a_model_cannot_do_or_leave_is_refused(scripted, template, thinking, fine):
+    server = scripted(THINKING + "Hi.")
+    server.service.text.__dict__["template"] = ChatTemplate(template)
+    options = {"thinking": thinking} if thinking else {}
+    try:
+        if fine:
+            ask(server, **options, max_tokens=3)
+        else:
+            with pytest.raises(anthropic.BadRequestError, match="thinking cannot be"):
+                ask(server, **options, max_tokens=3)
+    finally:
+        server.service.text.__dict__.pop("template", None)

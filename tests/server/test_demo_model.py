@@ -9,9 +9,6 @@ import pytest
 import flashmoe
 from flashmoe.chat.tool_calls import parse_turn
 from flashmoe.demo import CASES
-from flashmoe.demo.packed import CHECKPOINT
-from flashmoe.pack.packer import pack
-from flashmoe.pack.recipe import Recipe
 from server.conftest import running
 
 TESTS = [json.loads(line) for line in CASES.read_text().splitlines()]
@@ -42,13 +39,6 @@ CALLS = [
     [("rename_alert", {"account_email": "glet@keaveast.com"}), ("check_vehicle", {"serial": "Q4843"})],
 ]
 WORDS = [["Sofia", "557"], ["London", "12"]]
-
-
-@pytest.fixture(scope="module")
-def demo_directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("demo") / "packed"
-    pack(CHECKPOINT, directory, Recipe())
-    return directory
 
 
 @pytest.fixture(scope="module")

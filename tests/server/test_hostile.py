@@ -19,6 +19,7 @@ from flashmoe.chat.template import ChatTemplate
 from flashmoe.server import body as body_module
 from flashmoe.server.app import make_app
 from flashmoe.server.guard import loopback_names
+from flashmoe.server.page import PAGE_PATHS
 from flashmoe.server.run import bind, check_exposure, is_loopback
 
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
@@ -42,7 +43,8 @@ def schema(speaking):
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
-def test_no_request_that_the_openapi_document_allows_ends_in_a_500(speaking):
+def test_no_request_that_the_openapi_document_allows_ends_in_a_500(speaking, monkeypatch):
+    monkeypatch.setattr(speaking.service.live, "over", lambda: True)  # /events ends after its first
     loaded = schema(speaking)
 
     for operation in loaded.get_all_operations():
@@ -58,6 +60,14 @@ def test_no_request_that_the_openapi_document_allows_ends_in_a_500(speaking):
             assert case.call().status_code < 500
 
         check()
+
+
+def test_the_openapi_document_has_every_address_but_those_of_the_page(speaking):
+    told = httpx.get(f"{speaking.url}/openapi.json").json()["paths"]
+    app = make_app(speaking.service)
+    served = {route.path.replace(":path}", "}") for route in app._app.routes}
+    assert set(told) | PAGE_PATHS == served
+    assert list(told["/events"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
 
 
 JSON = st.recursive(
@@ -177,12 +187,17 @@ def test_a_client_that_goes_away_ends_the_computing(scripted, path, stream):
     assert len(server.engine.forwards) < 1500
 
 
-def test_signs_of_life_come_while_a_long_prompt_is_read(scripted, monkeypatch):
+@pytest.mark.parametrize("path", PATHS[:4])
+def test_signs_of_life_come_while_a_long_prompt_is_read(scripted, path, monkeypatch):
     monkeypatch.setattr("flashmoe.server.sse.KEEP_ALIVE_SECONDS", 0.02)
     server = scripted("Hi.\n</think>\n\nHi.")
     server.engine.before_forward = lambda: time.sleep(0.05)
-    body = {**CHAT, "messages": [{"role": "user", "content": "ship " * 400}], "stream": True, "max_tokens": 3}
-    lines = server.post(PATHS[0], body).text.split("\n\n")
+    text = "ship " * 400
+    body = {
+        "/v1/completions": {"model": "small", "prompt": text, "max_tokens": 3},
+        "/v1/responses": {"model": "small", "input": text, "max_output_tokens": 3},
+    }.get(path, {**CHAT, "messages": [{"role": "user", "content": text}], "max_tokens": 3})
+    lines = server.post(path, {**body, "stream": True}).text.split("\n\n")
     comments = [line for line in lines if line.startswith(":")]
     assert ": keep-alive" in comments
     progress = [line for line in comments if line.startswith(": prompt ")]
@@ -232,7 +247,10 @@ def test_a_failing_engine_is_a_500_before_and_an_event_after_the_answer_began(sc
 def test_a_key_is_asked_for(scripted, headers, status):
     server = scripted("Hi.\n</think>\n\nHi.", key="secret")
     for path in ("/v1/models", "/metrics", "/openapi.json"):
-        assert httpx.get(f"{server.url}{path}", headers=headers).status_code == status
+        response = httpx.get(f"{server.url}{path}", headers=headers)
+        assert response.status_code == status
+        assert ("www-authenticate" in response.headers) == (status == 401)
+    assert httpx.head(f"{server.url}/events", headers=headers).status_code == status
     assert server.post(PATHS[0], CHAT, headers=headers).status_code == status
     assert server.post("/v1/messages", CHAT, headers=headers).status_code == status
     assert httpx.get(f"{server.url}/health").status_code == 200
@@ -278,6 +296,7 @@ HOSTILE = [
     "{{ ''.__class__.__mro__ }}",
     "{{ cycler.__init__.__globals__.os.popen('touch /tmp/never') }}",
     "{% include '/etc/passwd' %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% for i in range(10**9) %}{% for j in range(10**9) %}x{% endfor %}{% endfor %}",
 ]
 

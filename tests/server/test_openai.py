@@ -164,6 +164,36 @@ def test_any_json_object_is_one(scripted):
     assert json.loads(answer.message.content) == {"a": [1, 2]}
 
 
+@pytest.mark.parametrize("said", ['{"kind": "sun", "days": 2}', CALL])
+def test_beside_tools_an_answer_keeps_to_its_schema_or_is_a_call(scripted, said):
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": SCHEMA}}
+    message = scripted(THINKING + said).chat(response_format=form, tools=[WEATHER]).choices[0].message
+    if said == CALL:
+        assert json.loads(message.tool_calls[0].function.arguments) == {"city": "Lyon", "days": 3}
+    else:
+        assert json.loads(message.content) == {"kind": "sun", "days": 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beside_tools_a_model_that_says_anything_keeps_to_one_of_both(speaking, seed):
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": SCHEMA}}
+    extra = {"chat_template_kwargs": {"enable_thinking": False}}
+    weather = {"type": "object", "properties": {"city": {"enum": ["Lyon"]}}, "required": ["city"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": weather}}]
+    options = {"temperature": 1.5, "seed": seed, "max_tokens": 300, "parallel_tool_calls": False}
+    message = speaking.chat(response_format=form, tools=tools, extra_body=extra, **options).choices[0].message
+    if message.tool_calls:
+        assert json.loads(message.tool_calls[0].function.arguments) == {"city": "Lyon"}
+    else:
+        assert json.loads(message.content).keys() == {"kind", "days"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_bias_of_no_token_is_refused_before_a_stream_begins(speaking, stream):
+    with pytest.raises(openai.BadRequestError, match="logit_bias names token 999999"):
+        speaking.chat(logit_bias={"999999": 1}, stream=stream)
+
+
 def test_a_stop_string_ends_the_content_and_does_not_count_in_thinking(scripted):
     server = scripted("I say END.\n</think>\n\nOne two END three")
     assert server.chat(stop="END").choices[0].message.content == "One two "
@@ -200,6 +230,7 @@ def test_a_bias_and_penalties_reach_the_sampler(speaking):
     [("frobnicate", 1), ("messages", [{"role": "user", "content": "x", "colour": 1}]), ("store", True),
      ("top_logprobs", 3), ("tool_choice", "required"), ("temperature", "hot"), ("stop", ""), ("n", 0),
      ("messages", []), ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+     ("messages", [{"role": "user", "content": "x", "name": "Ann"}]), ("chat_template_kwargs", {"colour": 1}),
      ("logit_bias", {"x": 1}), ("max_tokens", 10**6), ("chat_template_kwargs", {"tools": []}),
      ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "frob"}}}),
      ("functions", [])],
@@ -260,6 +291,8 @@ def test_responses_keep_to_a_schema_and_say_when_they_are_cut(speaking):
     text = {"format": {"type": "json_schema", "name": "w", "schema": SCHEMA}}
     answer = speaking.openai.responses.create(model="small", input="x", text=text, reasoning={"effort": "none"})
     assert json.loads(answer.output_text)["kind"] in ("rain", "sun")
+    assert (answer.text.format.name, answer.text.format.schema_) == ("w", SCHEMA)
+    assert answer.reasoning.effort == "none"
     cut = speaking.openai.responses.create(model="small", input="x", max_output_tokens=2)
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     with pytest.raises(openai.BadRequestError, match="previous_response_id"):

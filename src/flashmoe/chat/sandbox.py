@@ -18,6 +18,7 @@ import jinja2
 from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,11 +33,15 @@ _steps: ContextVar[list[int]] = ContextVar("_steps")
 
 
 class Template:
-    """A compiled template. SecurityError, jinja2.TemplateError and what operators raise come through `render`."""
+    """A compiled template. SecurityError, jinja2.TemplateError and what operators raise come through `render`.
+
+    variables: the names that it looks up in what it is given.
+    """
 
     def __init__(self, source: str) -> None:
         environment = _Environment()
         tree = _CountLoops().visit(environment.parse(source))
+        self.variables = frozenset(find_undeclared_variables(tree)) - environment.globals.keys()
         self._template = environment.template_class.from_code(
             environment, environment.compile(tree), environment.make_globals(None)
         )

@@ -67,6 +67,12 @@ class ChatTemplate:
             raise FormatError(f"{config_path}: chat_template must be a string or a list of named templates.")
         return cls(source, special, str(config_path))
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """The switches that some of the templates look at, like enable_thinking."""
+        given = {"messages", "tools", "documents", "add_generation_prompt", *self._special}
+        return frozenset().union(*(template.variables for template in self._templates.values())) - given
+
     def render(
         self,
         messages: Sequence[Message],

@@ -1,12 +1,14 @@
 """`flashmoe run DIR -p PROMPT`: text to stdout as it comes, everything else to stderr."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flashmoe.chat.turn_parser import Thinking, TurnEvent
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import prompt_bar
@@ -16,7 +18,9 @@ from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.timeline import recorded
 from flashmoe.settings import BACKENDS, CACHES, format_bytes
-from flashmoe.text_engine import TextEngine, TextStream, load
+from flashmoe.terminal.answering import Answer, Choices, RawAnswer
+from flashmoe.terminal.view import harmless
+from flashmoe.text_engine import TextEngine, load
 
 _SETTINGS = (
     "memory",
@@ -80,7 +84,10 @@ def command(
     stats: bool,
     **options: Any,
 ) -> None:
-    """Generate text from a prompt with the packed model in DIR."""
+    """Generate text from a prompt with the packed model in DIR.
+
+    What it thinks first is dimmed on a terminal and left out elsewhere.
+    """
     if raw and (system is not None or no_thinking):
         raise FlashMoeError(
             "--raw goes on from the prompt as it is; --system and --no-thinking need the chat template."
@@ -95,35 +102,39 @@ def command(
         if record_routing:
             engine.engine.observers.append(recorder)
         with recorded(engine.engine, trace) if trace else nullcontext(), prompt_bar() as progress:
-            stream = engine.stream(
-                prompt if raw else messages,
-                raw=raw,
-                max_tokens=max_tokens,
-                enable_thinking=False if no_thinking else None,
-                progress=progress,
-                **options,
-            )
-            interrupted = not _print_text(stream)
+            answer: Answer | RawAnswer
+            if raw:
+                stream = engine.stream(prompt, raw=True, max_tokens=max_tokens, progress=progress, **options)
+                answer = RawAnswer(stream)
+            else:
+                choices = Choices(max_tokens, False if no_thinking else None, options)
+                answer = Answer(engine, messages, (), choices, progress)
+            _print_answer(answer)
         if record_routing:
             recorder.trace().save(record_routing)
-        _print_statistics(engine, stream.stats, details=stats)
-    if interrupted:
+        _print_statistics(engine, answer.stats, details=stats)
+    if answer.stopped:
         raise click.Abort
 
 
-def _print_text(stream: TextStream) -> bool:
-    """Write the text as UTF-8 as it comes; False if Ctrl-C ended it."""
-    out = sys.stdout.buffer
-    try:
-        for piece in stream:
-            out.write(piece.text.encode())
-            out.flush()
-        complete = True
-    except KeyboardInterrupt:
-        complete = False
+def _print_answer(events: Iterable[TurnEvent]) -> None:
+    """Write the text as UTF-8 as it comes; on a terminal the thinking too, which is all there is if it never ends."""
+    out, terminal = sys.stdout.buffer, sys.stdout.isatty()
+    thought = answered = False
+    for event in events:
+        text = harmless(event.text) if terminal else event.text
+        if isinstance(event, Thinking):
+            thought = True
+            text = click.style(text, dim=True) if terminal else ""
+        else:
+            text = f"\n\n{text}" if terminal and thought and not answered else text
+            answered = True
+        out.write(text.encode())
+        out.flush()
     out.write(b"\n")
     out.flush()
-    return complete
+    if thought and not answered:
+        click.echo("It was still thinking. Give it more --max-tokens, or --no-thinking.", err=True)
 
 
 def _print_statistics(engine: TextEngine, s: Statistics, *, details: bool) -> None:

@@ -134,6 +134,12 @@ def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
     return kept
 
 
+def check_bias(bias: Mapping[int, float], vocab: int) -> None:
+    """Raise FlashMoeError for a token id that is not of the vocabulary."""
+    if wrong := next((token for token in bias if not 0 <= token < vocab), None):
+        raise FlashMoeError(f"logit_bias names token {wrong}, which is not in the vocabulary of {vocab}.")
+
+
 class Sampler:
     """Chooses one sequence's tokens; `prompt` counts for the repetition penalty alone.
 
@@ -150,8 +156,7 @@ class Sampler:
         self.counts = np.zeros(vocab, dtype=np.int32)
         self.biased = np.array(list(bias or ()), dtype=np.int64)
         self.bias = np.array(list((bias or {}).values()), dtype=np.float32)
-        if bias and (self.biased.min() < 0 or self.biased.max() >= vocab):
-            raise FlashMoeError(f"logit_bias names a token id that is not in the vocabulary of {vocab}.")
+        check_bias(bias or {}, vocab)
 
     def choose(self, logits: Floats, allowed: NDArray[np.bool_] | None = None) -> int:
         """The next token from logits [vocab], one of those `allowed` [vocab] where that is given.

@@ -5,12 +5,14 @@ states are worth saving.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flashmoe.engine.batch import Tokens
+from flashmoe.engine.prefixes import Search
 from flashmoe.engine.snapshot_files import SnapshotFiles
 from flashmoe.engine.snapshots import Snapshot, Snapshots
 from flashmoe.engine.state import SequenceState
@@ -31,7 +33,7 @@ def frontiers(begin: int, end: int, chunk: int) -> list[int]:
 
 
 class SessionCache:
-    """Saved states, found again by tokens. One thread uses it.
+    """Saved states, found again by tokens (engine.prefixes). One thread uses it; searches may run in others.
 
     new_sequence: makes an empty state. budget: bytes that states in memory may hold. files: where they are kept beyond
     the process, if anywhere.
@@ -58,11 +60,24 @@ class SessionCache:
         """What the files hold of the disk, all models and processes together, when this process last wrote one."""
         return self.files.nbytes if self.files else 0
 
+    def search(self, tokens: Tokens) -> Search | None:
+        """What reads the state of a longer prefix from disk than memory has, or finds none; any thread may run it."""
+        if not self.files:
+            return None
+        tokens = np.ascontiguousarray(tokens, np.int32)
+        _, length = self.memory.longest(tokens) or (None, 0)
+        return partial(self.files.longest, tokens, length)
+
     def take(self, tokens: Tokens) -> SequenceState:
         """A state of its own after the longest saved prefix that is shorter than `tokens`, perhaps of length 0."""
+        search = self.search(tokens)
+        return self.begin(tokens, search() if search else None)
+
+    def begin(self, tokens: Tokens, stored: SequenceState | None) -> SequenceState:
+        """As `take`, of what is in memory and what a search for these tokens has found, which is then in memory too."""
         tokens = np.ascontiguousarray(tokens, np.int32)
         state, length = self.memory.longest(tokens) or (None, 0)
-        if self.files and (stored := self.files.longest(tokens, length)):
+        if stored and stored.length > length:
             self.memory.add(Snapshot(np.array(tokens[: stored.length], np.int32), stored.fork()))
             return stored
         return state.fork(length) if state else self._new_sequence()

@@ -17,7 +17,7 @@ from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.errors import ApiError, as_api_error
 from flashmoe.server.guard import Guard, respond
-from flashmoe.server.messages import CountRequest, MessagesRequest
+from flashmoe.server.messages_types import CountRequest, MessagesRequest
 from flashmoe.server.openai_types import ChatRequest, CompletionRequest
 from flashmoe.server.openapi import Operation, document
 from flashmoe.server.page import page_routes
@@ -89,20 +89,21 @@ class _Routes:
         return _json({"input_tokens": await self._service.count_tokens(ask)})
 
     async def models(self, request: Request) -> Response:
-        if "anthropic-version" in request.headers:
-            model = {"id": self._service.name, "type": "model", "display_name": self._service.name}
-            model["created_at"] = "1970-01-01T00:00:00Z"
-            page = {"has_more": False, "first_id": model["id"], "last_id": model["id"]}
-            return _json({"data": [model], **page})
-        return _json({"object": "list", "data": [self._model()]})
+        name, model = self._service.name, self._model(request)
+        if _is_anthropics(request):
+            return _json({"data": [model], "has_more": False, "first_id": name, "last_id": name})
+        return _json({"object": "list", "data": [model]})
 
     async def model(self, request: Request) -> Response:
         if request.path_params["name"] != self._service.name:
             raise ApiError(404, f"There is no such model here, only {self._service.name}.", "model")
-        return _json(self._model())
+        return _json(self._model(request))
 
-    def _model(self) -> dict[str, Any]:
-        return {"id": self._service.name, "object": "model", "created": 0, "owned_by": "flashmoe"}
+    def _model(self, request: Request) -> dict[str, Any]:
+        name = self._service.name
+        if _is_anthropics(request):
+            return {"id": name, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+        return {"id": name, "object": "model", "created": 0, "owned_by": "flashmoe"}
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002
         load = self._service.scheduler.stats
@@ -111,8 +112,10 @@ class _Routes:
     async def metrics(self, request: Request) -> Response:  # noqa: ARG002
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    async def events(self, request: Request) -> Response:  # noqa: ARG002
+    async def events(self, request: Request) -> Response:
         live = self._service.live
+        if request.method == "HEAD":
+            return Response(media_type=EventStream.media_type)
         live.join()
         chunks = (chat_completions.data(event) async for event in live.events())
         return EventStream(chunks, chat_completions.stream_error, live.leave)
@@ -128,10 +131,17 @@ class _Routes:
             (Operation("POST", "/v1/messages", "Answer a chat, as Anthropic.", MessagesRequest, _BOTH), self.messages),
             (Operation("POST", "/v1/messages/count_tokens", "Tokens of a prompt.", CountRequest), self.count_tokens),
             (Operation("GET", "/v1/models", "The model served."), self.models),
+            (Operation("GET", "/v1/models/{name}", "The model of that name."), self.model),
             (Operation("GET", "/health", "Whether the server is up; needs no key."), self.health),
             (Operation("GET", "/metrics", "For Prometheus.", produces=("text/plain",)), self.metrics),
+            (Operation("GET", "/events", "The engine at work, for the page.", produces=_BOTH[1:]), self.events),
             (Operation("GET", "/openapi.json", "This document."), self.openapi),
         ]
+
+
+def _is_anthropics(request: Request) -> bool:
+    """Paths that both have are asked for by Anthropic's clients with this header."""
+    return "anthropic-version" in request.headers
 
 
 def _json(value: Any) -> Response:
@@ -155,12 +165,16 @@ async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return Response(status_code=499)  # as nginx counts it; nobody reads it
 
 
+def _pattern(operation: Operation) -> str:
+    """A model's name may have slashes."""
+    return operation.path.replace("{name}", "{name:path}")
+
+
 def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
     """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any."""
     routes = _Routes(service)
-    table = [Route(operation.path, handler, methods=[operation.method]) for operation, handler in routes.table()]
-    table.append(Route("/v1/models/{name:path}", routes.model, methods=["GET"]))
-    table += [Route("/events", routes.events, methods=["GET"]), *page_routes()]
+    table = [Route(_pattern(operation), handler, methods=[operation.method]) for operation, handler in routes.table()]
+    table += page_routes()
     paths = frozenset(route.path for route in table)
     handlers = {HTTPException: _refused, ClientGoneError: _gone, ApiError: _failed, FlashMoeError: _failed}
     app = Starlette(routes=table, exception_handlers={**handlers, Exception: _failed})

@@ -15,7 +15,8 @@ class Ask:
     messages: a conversation for the template, or prompt: text or token ids to go on from. tools: as templates take
     them. sampling: fields of engine.sampling.Sampling; what is left out is the checkpoint's own. choice: `auto`,
     `none`, `required` or the name of a tool. several_calls: whether a turn may hold more than one. schema: the JSON
-    schema of the answer. thinking: None for the template's own way; thinking_tokens: the most of them.
+    schema of the answer. thinking: None for the template's own way; insist: where the model cannot do as `thinking`
+    says, it is asked for nothing; thinking_tokens: the most of them.
     """
 
     messages: Sequence[Mapping[str, Any]] = ()
@@ -30,6 +31,7 @@ class Ask:
     top_logprobs: int | None = None
     schema: Any = None
     thinking: bool | None = None
+    insist: bool = False
     thinking_tokens: int | None = None
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     choices: int = 1
@@ -72,3 +74,7 @@ class Finish:
 
 
 Event = Reading | Delta | Finish
+
+
+class UnansweredError(Exception):
+    """The engine failed on what it had accepted; its error is the cause."""

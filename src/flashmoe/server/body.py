@@ -12,6 +12,7 @@ from flashmoe.server.errors import ApiError
 MAX_BODY = 32 * 2**20
 SECONDS_BETWEEN_PIECES = 30
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_ONLY_NULL = "Expected `null`"
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 T = TypeVar("T")
 
@@ -52,5 +53,7 @@ def _invalid(message: str) -> ApiError:
     if unknown := _UNKNOWN.search(match["what"]):
         param = f"{path}.{unknown[1]}".removeprefix(".")
         return ApiError(400, f"{param} is not a field that is supported here.", param, "unknown_parameter")
+    if path and match["what"].startswith(_ONLY_NULL):
+        return ApiError(400, f"{path} is not supported here.", path, "unknown_parameter")
     where = f"{path}: " if path else ""
     return ApiError(400, f"{where}{match['what'][:500]}.", path or None)

@@ -1,10 +1,15 @@
 """Errors as HTTP has them: a status, a sentence, and the field it is about. Each API writes them in its own shape."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
-from flashmoe.engine.scheduler import QueueFullError
+from flashmoe.engine.scheduler import ClosingError, QueueFullError
 from flashmoe.errors import CapacityError, FlashMoeError
+from flashmoe.server.ask import UnansweredError
+
+_log = logging.getLogger("flashmoe.server")
+_RETRY = {"Retry-After": "5"}
 
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = {
@@ -41,9 +46,26 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
-        return ApiError(429, str(error), code="rate_limit_exceeded", headers={"Retry-After": "5"})
+        return ApiError(429, str(error), code="rate_limit_exceeded", headers=_RETRY)
+    if isinstance(error, ClosingError):
+        return busy(str(error))
     if isinstance(error, CapacityError):
         return ApiError(400, str(error), code="context_length_exceeded")
     if isinstance(error, FlashMoeError):
         return ApiError(400, str(error))
+    if isinstance(error, UnansweredError) and isinstance(error.__cause__, FlashMoeError):
+        return ApiError(500, str(error.__cause__))
     return ApiError(500, "The server has a defect; its log says more.")
+
+
+def busy(message: str) -> ApiError:
+    """Not now, but soon."""
+    return ApiError(503, message, headers=_RETRY)
+
+
+def log_failure(error: Exception) -> None:
+    """One line for what the engine says of files and memory, all of it for a defect."""
+    if isinstance(error, UnansweredError) and isinstance(error.__cause__, FlashMoeError):
+        _log.error("An answer failed: %s", error.__cause__)
+    else:
+        _log.error("A request failed.", exc_info=error)

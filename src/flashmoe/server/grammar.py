@@ -26,17 +26,24 @@ _FEW_SPACES = {"whitespace_pattern": r"[ \n\t]{0,16}"}
 
 
 class Form:
-    """A constraint (engine.request) on one answer: first thinking, if it is open, then what the grammar allows."""
+    """A constraint (engine.request) on one answer: first thinking, if it is open, then what the grammar allows.
+
+    thinking_begin: the token that opens the thinking if it is the first; thinking_end: the one that ends it, if it is
+    open; budget: the most tokens before that.
+    """
 
     def __init__(
         self,
         matcher: llguidance.LLMatcher | None,
         vocab: int,
         stop_ids: frozenset[int],
+        thinking_begin: int | None,
         thinking_end: int | None,
         budget: int | None,
     ) -> None:
-        self._matcher, self._vocab, self._end, self._budget = matcher, vocab, thinking_end, budget
+        self._matcher, self._vocab, self._budget = matcher, vocab, budget
+        self._begin, self._end = thinking_begin, None if thinking_begin is not None else thinking_end
+        self._later_end = thinking_end
         self._thought = 0
         self._stops = self._mask(stop_ids)
 
@@ -58,7 +65,10 @@ class Form:
         return np.unpackbits(bits, count=self._vocab, bitorder="little").view(np.bool_)
 
     def accept(self, token: int) -> None:
-        if self._end is not None:
+        if self._begin is not None:
+            self._end = self._later_end if token == self._begin else None
+            self._begin = None
+        elif self._end is not None:
             self._thought += 1
             if token == self._end:
                 self._end = None
@@ -81,7 +91,8 @@ class Grammars:
     def form(self, grammar: str | None, *, thinking_open: bool, budget: int | None = None) -> Form:
         """A form for one answer. Raises FlashMoeError for a grammar that is not valid, or where this model's thinking
         does not end with a token of its own."""
-        end = self._tokenizer.token_id("</think>") if thinking_open else None
+        begin = self._tokenizer.token_id("<think>") if grammar is None and not thinking_open else None
+        end = self._tokenizer.token_id("</think>") if thinking_open or begin is not None else None
         if thinking_open and end is None:
             raise FlashMoeError("This model cannot think and keep to a form; ask for an answer without thinking.")
         matcher = None
@@ -91,11 +102,17 @@ class Grammars:
             matcher = llguidance.LLMatcher(tokenizer, grammar)
             if matcher.is_error():
                 raise FlashMoeError(f"No answer can be held to this schema: {matcher.get_error().splitlines()[0]}.")
-        return Form(matcher, self._vocab, self._stop_ids, end, budget)
+        return Form(matcher, self._vocab, self._stop_ids, begin, end, budget)
 
     def json(self, schema: Json) -> str:
         """Any JSON that fits the schema."""
         return f"start: /\\s{{0,2}}/ value\nvalue: %json {_bounded(schema)}\n"
+
+    def json_or_calls(self, schema: Json, tools: Sequence[Tool], *, several: bool) -> str:
+        """Any JSON that fits the schema, or calls."""
+        start, rest = self.calls(tools, several=several).split("\n", 1)
+        calls = start.removeprefix("start: /\\s{0,2}/ ")
+        return f"start: /\\s{{0,2}}/ (value | {calls})\nvalue: %json {_bounded(schema)}\n{rest}"
 
     def calls(self, tools: Sequence[Tool], *, several: bool, optional: bool = False) -> str:
         """Calls of these tools with arguments that fit their schemas; optional: after any text, or none at all."""

@@ -3,20 +3,21 @@
 Knows headers and paths, not what is asked.
 """
 
+import asyncio
 import hmac
-import logging
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flashmoe.server.errors import ApiError
+from flashmoe.server.errors import ApiError, busy, log_failure
 from flashmoe.server.metrics import Metrics
 from flashmoe.server.page import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/health"}) | PAGE_PATHS
+MOST_AT_ONCE = 512
+"""Requests, those that wait in the queue and those that watch among them."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-log = logging.getLogger("flashmoe.server")
 
 
 def respond(error: ApiError, path: str) -> JSONResponse:
@@ -42,6 +43,7 @@ class Guard:
         paths: frozenset[str],
     ) -> None:
         self._app, self._key, self._hosts, self._metrics, self._paths = app, key, hosts, metrics, paths
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,14 +56,18 @@ class Guard:
             status = message.get("status", status)
             await send(message)
 
+        self._open += 1
         try:
             self._check(scope["path"], Headers(scope=scope))
             await self._app(scope, receive, counting)
         except ApiError as error:
             await respond(error, scope["path"])(scope, receive, counting)
-        except Exception:  # answered as 500 already
-            log.exception("A request failed.")
+        except asyncio.CancelledError:
+            pass  # the server ends and waits no longer; for uvicorn this would be an error with a traceback
+        except Exception as error:  # answered as 500 already
+            log_failure(error)
         finally:
+            self._open -= 1
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()
 
@@ -70,12 +76,15 @@ class Guard:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._hosts is not None and name not in self._hosts:
             raise ApiError(403, f"This server is not called {host[:200]!r}.")
+        if self._open > MOST_AT_ONCE:
+            raise busy(f"{MOST_AT_ONCE} requests are here already; try again later.")
         if self._key is None or path in OPEN_PATHS:
             return
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not hmac.compare_digest(given.encode(), self._key.encode()):
-            raise ApiError(401, "The API key is missing or wrong.", code="invalid_api_key")
+            missing = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, "The API key is missing or wrong.", code="invalid_api_key", headers=missing)
 
 
 def loopback_names(host: str) -> frozenset[str]:

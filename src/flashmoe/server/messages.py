@@ -2,15 +2,29 @@
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 from uuid import uuid4
-
-from msgspec import Meta, Struct
 
 from flashmoe.server.ask import Ask, Delta, Finish, Reading
 from flashmoe.server.chat_completions import progress
 from flashmoe.server.errors import ApiError
-from flashmoe.server.openai_types import Count, Name
+from flashmoe.server.messages_types import (
+    Adaptive,
+    AnyTool,
+    Auto,
+    ClientTool,
+    CountRequest,
+    Disabled,
+    Enabled,
+    Message,
+    MessagesRequest,
+    NoTool,
+    TextBlock,
+    ThinkingBlock,
+    ThisTool,
+    ToolResult,
+    ToolUse,
+)
 from flashmoe.server.service import Answer
 
 Json = dict[str, Any]
@@ -18,139 +32,12 @@ _SIGNATURE = "unsigned"
 """Thinking blocks must have one; nothing here needs to trust what comes back."""
 
 
-class CacheControl(Struct, forbid_unknown_fields=True):
-    """Where a prefix ends that comes again; prefixes are saved anyway."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class TextBlock(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    """Text."""
-
-    text: str
-    cache_control: CacheControl | None = None
-    citations: None = None
-
-
-class ThinkingBlock(Struct, forbid_unknown_fields=True, tag_field="type", tag="thinking"):
-    """What the model thought before it answered."""
-
-    thinking: str
-    signature: str | None = None
-
-
-class ToolUse(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool_use"):
-    """A call that the model made."""
-
-    id: str
-    name: Name
-    input: dict[str, Any]
-    cache_control: CacheControl | None = None
-    caller: Any = None
-
-
-class ToolResult(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool_result"):
-    """What a tool answered."""
-
-    tool_use_id: str
-    content: str | list[TextBlock] | None = None
-    is_error: bool | None = None
-    cache_control: CacheControl | None = None
-
-
-Block = TextBlock | ThinkingBlock | ToolUse | ToolResult
-
-
-class Message(Struct, forbid_unknown_fields=True):
-    """One turn."""
-
-    role: Literal["user", "assistant"]
-    content: str | list[Block]
-
-
-class ClientTool(Struct, forbid_unknown_fields=True):
-    """A tool of the client's."""
-
-    name: Name
-    input_schema: dict[str, Any]
-    description: str | None = None
-    type: Literal["custom"] | None = None
-    strict: bool | None = None
-    cache_control: CacheControl | None = None
-
-
-class Auto(Struct, forbid_unknown_fields=True, tag_field="type", tag="auto"):
-    """The model decides."""
-
-    disable_parallel_tool_use: bool = False
-
-
-class AnyTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="any"):
-    """Some tool is to be called."""
-
-    disable_parallel_tool_use: bool = False
-
-
-class NoTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="none"):
-    """No tool may be called."""
-
-
-class ThisTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="tool"):
-    """This tool is to be called."""
-
-    name: str
-    disable_parallel_tool_use: bool = False
-
-
-class Enabled(Struct, forbid_unknown_fields=True, tag_field="type", tag="enabled"):
-    """Think, so many tokens at most."""
-
-    budget_tokens: Count
-
-
-class Adaptive(Struct, forbid_unknown_fields=True, tag_field="type", tag="adaptive"):
-    """Think as long as it takes."""
-
-
-class Disabled(Struct, forbid_unknown_fields=True, tag_field="type", tag="disabled"):
-    """Answer at once."""
-
-
-class Metadata(Struct, forbid_unknown_fields=True):
-    """Asks nothing of the answer."""
-
-    user_id: str | None = None
-
-
-class CountRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/messages/count_tokens."""
-
-    model: str
-    messages: Annotated[list[Message], Meta(min_length=1)]
-    system: str | list[TextBlock] | None = None
-    tools: list[ClientTool] | None = None
-    tool_choice: Auto | AnyTool | NoTool | ThisTool | None = None
-    thinking: Enabled | Adaptive | Disabled | None = None
-
-
-class MessagesRequest(CountRequest, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/messages."""
-
-    max_tokens: Count
-    stop_sequences: list[str] | None = None
-    stream: bool | None = None
-    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
-    metadata: Metadata | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
-
-
 def ask_of(r: CountRequest) -> Ask:
     """ApiError for fields that contradict each other."""
     if isinstance(r.tool_choice, AnyTool | ThisTool) and not r.tools:
         raise ApiError(400, "tool_choice needs tools.", "tool_choice")
+    if r.messages[-1].role == "assistant":
+        raise ApiError(400, "The last of the messages must be the user's: no answer is gone on from here.", "messages")
     choices: dict[type, str] = {Auto: "auto", AnyTool: "required", NoTool: "none"}
     choice = r.tool_choice.name if isinstance(r.tool_choice, ThisTool) else choices.get(type(r.tool_choice))
     messages = [{"role": "system", "content": _text(r.system)}] if r.system else []
@@ -162,6 +49,7 @@ def ask_of(r: CountRequest) -> Ask:
         "choice": choice,
         "several_calls": not getattr(r.tool_choice, "disable_parallel_tool_use", False),
         "thinking": isinstance(r.thinking, Enabled | Adaptive),
+        "insist": isinstance(r.thinking, Enabled | Disabled),
         "thinking_tokens": r.thinking.budget_tokens if isinstance(r.thinking, Enabled) else None,
     }
     if isinstance(r, MessagesRequest):
@@ -183,6 +71,11 @@ def _text(content: str | Sequence[TextBlock] | None) -> str:
     return content if isinstance(content, str) else "\n".join(block.text for block in content or ())
 
 
+def _result(block: ToolResult) -> str:
+    """Templates know no failed tools, so the text says it."""
+    return f"Error: {_text(block.content)}" if block.is_error else _text(block.content)
+
+
 def _for_template(message: Message) -> list[Json]:
     """A turn as templates take it: tools' results are messages of their own, before what the user says with them."""
     if isinstance(message.content, str):
@@ -195,7 +88,7 @@ def _for_template(message: Message) -> list[Json]:
     text = _text([block for block in message.content if isinstance(block, TextBlock)])
     if message.role == "user":
         results = [
-            {"role": "tool", "content": _text(block.content), "tool_call_id": block.tool_use_id}
+            {"role": "tool", "content": _result(block), "tool_call_id": block.tool_use_id}
             for block in message.content
             if isinstance(block, ToolResult)
         ]

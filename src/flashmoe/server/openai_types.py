@@ -43,21 +43,21 @@ class System(Struct, forbid_unknown_fields=True, tag_field="role", tag="system")
     """Rules of the conversation."""
 
     content: Text
-    name: str | None = None
+    name: None = None
 
 
 class Developer(Struct, forbid_unknown_fields=True, tag_field="role", tag="developer"):
     """Another word for System."""
 
     content: Text
-    name: str | None = None
+    name: None = None
 
 
 class User(Struct, forbid_unknown_fields=True, tag_field="role", tag="user"):
     """What the user said."""
 
     content: Text
-    name: str | None = None
+    name: None = None
 
 
 class Assistant(Struct, forbid_unknown_fields=True, tag_field="role", tag="assistant"):
@@ -70,7 +70,7 @@ class Assistant(Struct, forbid_unknown_fields=True, tag_field="role", tag="assis
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = None
-    name: str | None = None
+    name: None = None
 
 
 class ToolResult(Struct, forbid_unknown_fields=True, tag_field="role", tag="tool"):
@@ -78,7 +78,7 @@ class ToolResult(Struct, forbid_unknown_fields=True, tag_field="role", tag="tool
 
     content: Text
     tool_call_id: str
-    name: str | None = None
+    name: str | None = None  # says what the id of the call says
 
 
 Message = System | Developer | User | Assistant | ToolResult

@@ -1,5 +1,6 @@
 """The OpenAPI document, from the same types that check requests."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,10 @@ def document(operations: Sequence[Operation]) -> Json:
             "summary": operation.summary,
             "responses": {"200": {"description": "OK", "content": content}},
         }
+        if named := re.findall(r"{(\w+)}", operation.path):
+            text = {"type": "string", "minLength": 1}
+            described["parameters"] = [{"name": n, "in": "path", "required": True, "schema": text} for n in named]
+            described["responses"] |= {"404": {"description": _FAULTS["404"]}}
         if operation.body:
             body = {"application/json": {"schema": by_type[operation.body]}}
             described["requestBody"] = {"required": True, "content": body}

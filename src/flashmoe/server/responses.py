@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import uuid4
 
+import msgspec
+
 from flashmoe.files.jsonfile import parse_object
 from flashmoe.server.ask import Ask, Call, Delta, Finish, Reading
 from flashmoe.server.chat_completions import progress
@@ -40,6 +42,7 @@ def ask_of(r: ResponsesRequest) -> Ask:
         max_tokens=r.max_output_tokens,
         schema=schema,
         thinking=False if r.reasoning and r.reasoning.effort == "none" else None,
+        insist=True,
     )
 
 
@@ -124,10 +127,12 @@ class _Output:
             "store": False,
             "temperature": r.temperature,
             "top_p": r.top_p,
-            "text": {"format": {"type": "text"}},
+            "reasoning": {"effort": r.reasoning.effort if r.reasoning else None, "summary": None},
+            "text": {"format": msgspec.to_builtins(r.text.format) if r.text and r.text.format else {"type": "text"}},
             "tool_choice": {"type": "function", "name": choice.name} if isinstance(choice, NamedTool) else choice,
             "tools": [{"type": "function", "strict": False, **tool} for tool in _plain_tools(r)],
             "truncation": "disabled",
+            "user": r.user,
             "usage": None if finish is None else self._usage(),
         }
 

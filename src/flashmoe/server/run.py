@@ -1,5 +1,6 @@
 """A server from a loaded model: refuse to be reached by all without a key, serve until a signal, end cleanly."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
 
 GRACE_SECONDS = 10
-"""For answers on their way when a signal comes; what is left then is cancelled."""
-_CONNECTIONS = 512
+"""For answers on their way when a signal comes; what is left then ends as if it had grown too long."""
+_LAST_SECONDS = 5
+"""For those ends to reach clients; who does not read is cut off then."""
+_BACKLOG = 512
+_IDLE_SECONDS = 75
 
 
 def check_exposure(host: str, key: str | None, insecure: bool) -> None:
@@ -43,12 +47,15 @@ def is_loopback(host: str) -> bool:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; FlashMoeError where there can be none. Port 0 is any that is free."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
         with ExitStack() as unless_bound:
-            listener = unless_bound.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            # asyncio turns Nagle's algorithm off where it sees that this is TCP; with it, what is sent in two pieces
+            # waits 40 ms for the client's delayed acknowledgement of the first.
+            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(_CONNECTIONS)
+            listener.listen(_BACKLOG)
             unless_bound.pop_all()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -56,18 +63,29 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def http_server(app: ASGIApp) -> uvicorn.Server:
-    """Not yet running."""
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        limit_concurrency=_CONNECTIONS,
-    )
-    return uvicorn.Server(config)
+class HttpServer(uvicorn.Server):
+    """Not yet running. out_of_time: ends the answers that are on their way GRACE_SECONDS after a signal."""
+
+    def __init__(self, app: ASGIApp, out_of_time: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # Longer than clients keep idle connections, so that none is closed under a request on its way.
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS + _LAST_SECONDS,
+        )
+        super().__init__(config)
+        self._out_of_time = out_of_time
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._out_of_time)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            late.cancel()
 
 
 def serve(
@@ -94,7 +112,7 @@ def serve(
         hosts = loopback_names(host) if key is None and is_loopback(host) else None
         written = WrittenTurns(sessions / "turns.jsonl" if sessions else None)
         service = Service(text, scheduler, name, written)
-        server = http_server(make_app(service, key, hosts))
+        server = HttpServer(make_app(service, key, hosts), scheduler.cancel)
         service.live.over = lambda: server.should_exit
         ready()
         server.run([listener])

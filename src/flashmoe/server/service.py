@@ -18,13 +18,14 @@ from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tool_calls import thinking_is_open
 from flashmoe.chat.turn_parser import TurnParser
 from flashmoe.engine import request as engine
+from flashmoe.engine.running import Ticket
 from flashmoe.engine.sampling import Sampling
-from flashmoe.engine.scheduler import Scheduler, Ticket
+from flashmoe.engine.scheduler import Scheduler
 from flashmoe.errors import FlashMoeError
-from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading
+from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading, UnansweredError
 from flashmoe.server.grammar import Form, Grammars
 from flashmoe.server.live import Live
-from flashmoe.server.metrics import Metrics
+from flashmoe.server.metrics import Clock, Metrics
 from flashmoe.server.turn import TurnReader
 from flashmoe.text_engine import TextEngine
 
@@ -60,8 +61,9 @@ class Service:
 
     async def answer(self, ask: Ask) -> "Answer":
         """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
+        clock = self.metrics.clock(monotonic())
         prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask)
-        answer = Answer(self, ask, prompt)
+        answer = Answer(self, ask, prompt, clock)
         try:
             for i, form in enumerate(forms):
                 answer.tickets.append(
@@ -95,14 +97,16 @@ class Service:
         prompt = self._prompt(ask)
         grammar = self._grammar(ask)
         forms: list[Form | None] = [None] * ask.choices
-        if grammar is not None or (ask.thinking_tokens is not None and prompt.thinking_open):
+        if grammar is not None or ask.thinking_tokens is not None:
             open_, budget = prompt.thinking_open, ask.thinking_tokens
             forms = [self.grammars.form(grammar, thinking_open=open_, budget=budget) for _ in range(ask.choices)]
         return prompt, forms, sampling
 
     def _grammar(self, ask: Ask) -> str | None:
-        if ask.schema is not None:
+        if ask.schema is not None and (ask.choice == "none" or not ask.tools):
             return self.grammars.json(ask.schema)
+        if ask.schema is not None:
+            return self.grammars.json_or_calls(ask.schema, ask.tools, several=ask.several_calls)
         strict = any(tool["function"].get("strict") for tool in ask.tools)
         if ask.choice == "none" or not ask.tools or (ask.choice in (None, "auto") and not strict):
             return None
@@ -124,6 +128,9 @@ class Service:
             tokens = self.text.engine.check_tokens(ids)
             return Prompt(tokens, False, self._frontiers(tokens, len(tokens) - 1))
         variables = dict(ask.template_variables)
+        known = self.text.template.variables
+        if unknown := sorted(variables.keys() - known):
+            raise FlashMoeError(f"chat_template_kwargs.{unknown[0]} is nothing that this model's template knows.")
         if ask.thinking is not None:
             variables["enable_thinking"] = ask.thinking
         messages = self.written.restore(ask.messages)
@@ -131,11 +138,15 @@ class Service:
         tools = None if ask.choice == "none" else (list(ask.tools) or None)
         text = self.text.template.render(messages, tools=tools, **variables)
         self._check_length(text)
-        tokens = self.text.engine.check_tokens(tokenizer.encode(text))
+        tokens, thinking_open = self.text.engine.check_tokens(tokenizer.encode(text)), thinking_is_open(text)
+        if ask.insist and ask.thinking is False and thinking_open:
+            raise FlashMoeError("thinking cannot be disabled: this model always thinks before it answers.")
+        if ask.insist and ask.thinking and not thinking_open and "enable_thinking" not in known:
+            raise FlashMoeError("thinking cannot be enabled: this model answers at once.")
         # What comes after the last message is rendered otherwise once an answer follows.
         before = self.text.template.render(messages, tools=tools, add_generation_prompt=False, **variables)
         shared = common_prefix(tokens, np.array(tokenizer.encode(before), dtype=np.int32))
-        return Prompt(tokens, thinking_is_open(text), self._frontiers(tokens, shared))
+        return Prompt(tokens, thinking_open, self._frontiers(tokens, shared))
 
     def _check_length(self, text: str) -> None:
         """Refuse what cannot fit before it is tokenised, which takes a second a megabyte. Normalising a text may make
@@ -160,8 +171,8 @@ def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
 class Answer:
     """Iterate over `events` for (choice, event); leaving the iteration, or `cancel`, ends the computing."""
 
-    def __init__(self, service: Service, ask: Ask, prompt: Prompt) -> None:
-        self._service, self._ask, self.prompt = service, ask, prompt
+    def __init__(self, service: Service, ask: Ask, prompt: Prompt, clock: Clock) -> None:
+        self._service, self._ask, self.prompt, self._clock = service, ask, prompt, clock
         self._queue: asyncio.Queue[tuple[int, engine.Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self.tickets: list[Ticket] = []
@@ -200,7 +211,6 @@ class Answer:
             tools = ask.tools if ask.choice != "none" else ()
             parser = TurnParser(tools, thinking_open=self.prompt.thinking_open) if ask.prompt is None else None
             readers.append(TurnReader(tokenizer, parser, ask.stop, not ask.several_calls))
-        clock = self._service.metrics.clock(monotonic())
         try:
             while len(self.finished) < len(readers):
                 index, event = await self._queue.get()
@@ -212,14 +222,14 @@ class Answer:
                         self._service.written.remember(readers[index].written())
                     yield index, told
                 if isinstance(event, engine.Token):
-                    clock.token(index, monotonic())
+                    self._clock.token(index, monotonic())
         finally:
             self.cancel()
             self._service.metrics.count(self.prompt_tokens, self.cached_tokens or 0, self.tokens)
 
     def _tell(self, event: engine.Event, reader: TurnReader, ticket: Ticket) -> list[Event]:
         if isinstance(event, engine.Failed):
-            raise event.error
+            raise UnansweredError from event.error
         if isinstance(event, engine.Progress):
             if self.cached_tokens is None:
                 self.cached_tokens = event.done

@@ -4,7 +4,6 @@ Knows HTTP; knows no API's events.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TypeVar
@@ -13,11 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from flashmoe.server.errors import ApiError, as_api_error
+from flashmoe.server.errors import ApiError, as_api_error, log_failure
 
 KEEP_ALIVE_SECONDS = 10.0
 T = TypeVar("T")
-log = logging.getLogger("flashmoe.server")
 
 
 class ClientGoneError(Exception):
@@ -81,7 +79,7 @@ class EventStream(Response):
             except Exception as error:
                 told = as_api_error(error)
                 if told.status >= 500:
-                    log.exception("An answer failed.")
+                    log_failure(error)
                 await send({"type": "http.response.body", "body": self._failed(told).encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -10,7 +10,7 @@ from flashmoe.chat.tool_calls import Turn, thinking_is_open
 from flashmoe.chat.turn_parser import Called, Content, Thinking, TurnEvent, TurnParser
 from flashmoe.engine.generation import Statistics
 from flashmoe.engine.session import Session
-from flashmoe.text_engine import TextEngine
+from flashmoe.text_engine import TextEngine, TextStream
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[int, int], None]
@@ -28,8 +28,8 @@ class Choices:
 class Answer:
     """Iterate over it for the pieces; then `turn`, `stats` and whether it was `stopped` by Ctrl-C.
 
-    session: what the turns before have computed is not computed again. Raises FlashMoeError where the prompt does not
-    fit the context or the template refuses it.
+    session: what the turns before have computed is not computed again; None for a single turn. Raises FlashMoeError
+    where the prompt does not fit the context or the template refuses it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Answer:
         tools: Sequence[Mapping[str, Any]],
         choices: Choices,
         progress: Progress,
-        session: Session,
+        session: Session | None = None,
     ) -> None:
         variables = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
         prompt = engine.template.render(messages, tools=tools or None, **variables)
@@ -85,6 +85,26 @@ class Answer:
     def cut(self) -> bool:
         """max_tokens or the context ended it."""
         return self._stream.finish_reason == "length"
+
+
+class RawAnswer:
+    """As Answer, of text that goes on from a prompt and is no turn."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[TurnEvent]:
+        with _interrupts(self._stream.cancel):
+            for piece in self._stream:
+                yield Content(piece.text)
+
+    @property
+    def stats(self) -> Statistics:
+        return self._stream.stats
+
+    @property
+    def stopped(self) -> bool:
+        return self._stream.finish_reason == "cancelled"
 
 
 @contextmanager
