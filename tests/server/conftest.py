@@ -17,7 +17,8 @@ import flashmoe
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import CHECKPOINT, RECIPE
-from flashmoe.engine.scheduler import Prefixes, Scheduler
+from flashmoe.engine.prefixes import Prefixes
+from flashmoe.engine.scheduler import Scheduler
 from flashmoe.pack.packer import pack
 from flashmoe.server.app import make_app
 from flashmoe.server.guard import loopback_names
