@@ -92,13 +92,29 @@ public:
     std::uint32_t read_all(const std::uint8_t* bytes, Index n);
 
 private:
+    // Rows [first, last) of one of several matrices.
+    struct Chunk {
+        std::size_t matrix;
+        Index first, last;
+    };
+
     void quantise(const Rows& x, Widths widths);
+    // Bytes of weights for one chunk of work on `total`, at most `largest`.
+    Index chunk_bytes(Index total, Index largest) const;
+    void cut(std::span<const Weight* const> weights);
     // `floats` floats of scratch for each worker.
     float* scratch(Index floats);
     // Calls body(row) for n rows that cost about `work` multiplications each.
     template <class Body>
     void for_rows(Index n, Index work, const Body& body);
-    void mlp_hidden(const MlpWork& work, Index group, const std::int32_t* rows, float* scratch);
+    // Rows [first, last) of a group of 64 hidden elements, for entries [begin, end).
+    struct HiddenPiece {
+        Index group, begin, end, first, last;
+    };
+    void mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values);
+    void mlp_activate(const HiddenPiece& piece, float* values);
+    void mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows);
+    void mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows);
 
     const Kernels& kernels_;
     Pool pool_;
@@ -107,6 +123,7 @@ private:
     AlignedArray<float> scratch_, values_, more_values_;
     std::vector<QuantisedRow> quantised_rows_;
     std::vector<FloatRow> float_rows_;
+    std::vector<Chunk> chunks_;
 };
 
 // Small pieces of work are not worth waking a thread for: about 2 us.

@@ -7,27 +7,8 @@
 namespace flashmoe {
 namespace {
 
-// Weight bytes of one chunk: small enough to share out evenly, large enough for the stream to pay. In rows it is a
-// multiple of 16, which kernels for many rows of activations unpack together.
+constexpr Index kChunksAThread = 16;
 constexpr Index kChunkBytes = 128 * 1024, kSmallestChunkBytes = 16 * 1024;
-
-struct Chunk {
-    std::size_t matrix;
-    Index first, last;
-};
-
-std::vector<Chunk> cut(std::span<const Weight* const> weights, int threads) {
-    Index total = 0;
-    for (const Weight* w : weights) total += w->out() * w->row_bytes();
-    const Index bytes = std::clamp(total / (threads * 8), kSmallestChunkBytes, kChunkBytes);
-    std::vector<Chunk> chunks;
-    for (std::size_t m = 0; m < weights.size(); ++m) {
-        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), 16);
-        for (Index n = 0; n < weights[m]->out(); n += rows)
-            chunks.push_back({m, n, std::min(n + rows, weights[m]->out())});
-    }
-    return chunks;
-}
 
 // The k largest of p by falling value, the lower index first among equals; NaN counts as smallest.
 void top_k(const float* p, Index n, Index k, std::int32_t* ids, float* values) {
@@ -49,6 +30,25 @@ void top_k(const float* p, Index n, Index k, std::int32_t* ids, float* values) {
 Index Weight::row_bytes() const {
     if (is_dense) return dense.in * (dense.bf16 ? 2 : 4);
     return affine.row_bytes() + 4 * affine.groups();
+}
+
+// Chunks of equal bytes, so many for each thread that none waits long for the last ones, each large enough for the
+// stream to pay.
+Index Cpu::chunk_bytes(Index total, Index largest) const {
+    return std::clamp(total / (pool_.threads() * kChunksAThread), kSmallestChunkBytes, largest);
+}
+
+void Cpu::cut(std::span<const Weight* const> weights) {
+    Index total = 0;
+    for (const Weight* w : weights) total += w->out() * w->row_bytes();
+    const Index bytes = chunk_bytes(total, kChunkBytes);
+    chunks_.clear();
+    for (std::size_t m = 0; m < weights.size(); ++m) {
+        // In panels of 16 rows, which kernels for many rows of activations unpack together.
+        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), 16);
+        for (Index n = 0; n < weights[m]->out(); n += rows)
+            chunks_.push_back({m, n, std::min(n + rows, weights[m]->out())});
+    }
 }
 
 float* Cpu::scratch(Index floats) { return scratch_.reserve(floats * pool_.threads()); }
@@ -76,9 +76,9 @@ void Cpu::linears(const Rows& x, std::span<const Weight* const> weights, std::sp
             quantised_rows_.push_back(weights[m]->int8() ? inputs_.row(r, weights[m]->affine.bits, out)
                                                          : QuantisedRow{});
         }
-    const std::vector<Chunk> chunks = cut(weights, pool_.threads());
-    pool_.run(static_cast<std::uint32_t>(chunks.size()), [&](std::uint32_t i, int) {
-        const Chunk& c = chunks[i];
+    cut(weights);
+    pool_.run(static_cast<std::uint32_t>(chunks_.size()), [&](std::uint32_t i, int) {
+        const Chunk& c = chunks_[i];
         const Weight& w = *weights[c.matrix];
         const std::size_t row = c.matrix * static_cast<std::size_t>(x.rows);
         if (w.int8()) kernels_.affine_rows(w.affine, c.first, c.last, quantised_rows_.data() + row, x.rows);

@@ -86,11 +86,9 @@ void Cpu::gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const 
         float* to = units + r * unit;
         kernels_.normalise_delta(q, q + key_heads * key_dim, key_dim, to, to + key_dim, to + 2 * key_dim);
     });
-    const Index parts = ceil_div(value_dim, kDeltaColumns);
-    const Index floats = round_up(key_dim * kDeltaColumns, 16);
-    float* workers = scratch(floats);
-    pool_.run(static_cast<std::uint32_t>(heads * parts), [&](std::uint32_t chunk, int worker) {
-        const Index h = chunk / parts, column = chunk % parts * kDeltaColumns;
+    const Index parts = state.parts();
+    pool_.run(static_cast<std::uint32_t>(heads * parts), [&](std::uint32_t chunk, int) {
+        const Index h = chunk / parts, part = chunk % parts, column = part * kDeltaColumns;
         const Index key_head = h / (heads / key_heads);
         DeltaWork work{};
         work.q = units + key_head * unit;
@@ -102,14 +100,12 @@ void Cpu::gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const 
         work.decay = decay + h;
         work.beta = beta + h;
         work.gate_stride = heads;
-        work.state = state.recurrent.data() + h * key_dim * value_dim + column;
-        work.state_stride = value_dim;
+        work.state = state.part(h, part);
         work.out = out + h * value_dim + column;
         work.out_stride = heads * value_dim;
         work.tokens = qkv.rows;
         work.key_dim = key_dim;
-        work.columns = std::min(kDeltaColumns, value_dim - column);
-        work.scratch = workers + worker * floats;
+        work.columns = state.columns(part);
         kernels_.delta(work);
     });
 }

@@ -1,7 +1,8 @@
 // Gated MLPs: the routed experts and the shared one.
 //
-// Two regions: the hidden vector, 64 elements a chunk, activated and quantised where they were made; then down.
+// Two regions: the hidden vector, 64 elements a chunk or less, activated and quantised where they were made; then down.
 #include <algorithm>
+#include <atomic>
 
 #include "backend/cpu.hpp"
 
@@ -9,6 +10,7 @@ namespace flashmoe {
 namespace {
 
 constexpr Index kEntries = 64;  // entries that go through a piece of weights together, while it is in L2
+constexpr Index kChunksToShare = 8;  // for each thread: with fewer, the last one is waited for too long
 
 AffineView rows_of(const AffineView& w, Index first, Index count) {
     AffineView part = w;
@@ -26,29 +28,56 @@ AffineView Layout::Part::view(const std::uint8_t* record) const {
             reinterpret_cast<const std::uint16_t*>(record + biases), out, in, bits};
 }
 
-void Cpu::mlp_hidden(const MlpWork& work, Index group, const std::int32_t* rows, float* scratch) {
-    const AffineView gate = rows_of(work.weights.gate, group * kGroup, kGroup);
-    const AffineView up = rows_of(work.weights.up, group * kGroup, kGroup);
-    float* gates = scratch;
-    float* ups = scratch + kEntries * kGroup;
+// Rows [first, last) of the group's gate and up, for entries [begin, end), into `values`: each entry's 64 gates, then its
+// 64 ups.
+void Cpu::mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values) {
     QuantisedRow tile[kEntries];
-    const auto project = [&](const AffineView& w, float* out, Index begin, Index count) {
+    const Index count = piece.end - piece.begin;
+    const auto project = [&](const AffineView& w, float* out) {
         for (Index j = 0; j < count; ++j) {
-            const Index row = rows ? rows[begin + j] : begin + j;
-            tile[j] = inputs_.row(row, w.bits, out + j * kGroup);
+            const Index entry = piece.begin + j;
+            tile[j] = inputs_.row(rows ? rows[entry] : entry, w.bits, out + j * 2 * kGroup);
         }
-        kernels_.affine_rows(w, 0, kGroup, tile, count);
+        kernels_.affine_rows(rows_of(w, piece.group * kGroup, kGroup), piece.first, piece.last, tile, count);
     };
-    for (Index begin = work.begin; begin < work.end; begin += kEntries) {
-        const Index count = std::min(kEntries, work.end - begin);
-        project(gate, gates, begin, count);
-        project(up, ups, begin, count);
-        for (Index j = 0; j < count; ++j) {
-            float* hidden = gates + j * kGroup;
-            kernels_.silu_mul(hidden, ups + j * kGroup, kGroup, hidden);
-            hidden_.quantise_group(kernels_, begin + j, group, hidden);
-        }
+    project(work.weights.gate, values);
+    project(work.weights.up, values + kGroup);
+}
+
+void Cpu::mlp_activate(const HiddenPiece& piece, float* values) {
+    for (Index entry = piece.begin; entry < piece.end; ++entry, values += 2 * kGroup) {
+        kernels_.silu_mul(values, values + kGroup, kGroup, values);
+        hidden_.quantise_group(kernels_, entry, piece.group, values);
     }
+}
+
+void Cpu::mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows) {
+    float* workers = scratch(2 * kEntries * kGroup);
+    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups), [&](std::uint32_t chunk, int worker) {
+        const MlpWork& w = work[chunk / groups];
+        float* values = workers + worker * 2 * kEntries * kGroup;
+        for (Index begin = w.begin; begin < w.end; begin += kEntries) {
+            const HiddenPiece piece{chunk % groups, begin, std::min(begin + kEntries, w.end), 0, kGroup};
+            mlp_project(w, piece, rows, values);
+            mlp_activate(piece, values);
+        }
+    });
+}
+
+// The same in pieces of 16 rows of weights; who makes a group's last piece activates it.
+void Cpu::mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows) {
+    constexpr Index kPieces = kGroup / 16;
+    float* values = values_.reserve(2 * entries * groups * kGroup);
+    std::vector<std::atomic<int>> made(work.size() * static_cast<std::size_t>(groups));
+    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups * kPieces), [&](std::uint32_t chunk, int) {
+        const Index at = chunk / kPieces, first = chunk % kPieces * 16;
+        const MlpWork& w = work[static_cast<std::size_t>(at / groups)];
+        const HiddenPiece piece{at % groups, w.begin, w.end, first, first + 16};
+        float* of_group = values + (piece.group * entries + w.begin) * 2 * kGroup;
+        mlp_project(w, piece, rows, of_group);
+        if (made[static_cast<std::size_t>(at)].fetch_add(1, std::memory_order_acq_rel) + 1 == kPieces)
+            mlp_activate(piece, of_group);
+    });
 }
 
 void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t* rows, std::span<float* const> outs) {
@@ -72,12 +101,13 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
 
     const Index groups = down.in / kGroup;
     hidden_.prepare(entries, down.in, hidden_widths);
-    float* workers = scratch(2 * kEntries * kGroup);
-    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups), [&](std::uint32_t chunk, int worker) {
-        mlp_hidden(work[chunk / groups], chunk % groups, rows, workers + worker * 2 * kEntries * kGroup);
-    });
+    const bool few = std::ssize(work) * groups < kChunksToShare * pool_.threads() &&
+                     std::all_of(work.begin(), work.end(), [](const MlpWork& w) { return w.end - w.begin <= kEntries; });
+    if (few) mlp_hidden_finely(work, groups, entries, rows);
+    else mlp_hidden(work, groups, rows);
 
-    const Index chunk_rows = round_up(64 * 1024 / down.row_bytes(), 16);  // in panels of 16
+    const Index down_bytes = chunk_bytes(std::ssize(work) * down.out * down.row_bytes(), 64 * 1024);
+    const Index chunk_rows = round_up(std::max<Index>(1, down_bytes / down.row_bytes()), 16);  // in panels of 16
     const Index chunks = ceil_div(down.out, chunk_rows);
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * chunks), [&](std::uint32_t chunk, int) {
         const MlpWork& w = work[chunk / chunks];

@@ -1,17 +1,9 @@
 // KvCache and DeltaState, with what saving and resuming a sequence needs.
-#include <nanobind/ndarray.h>
-
 #include "bindings/bind.hpp"
 #include "bindings/handles.hpp"
 
 namespace flashmoe::bindings {
 namespace {
-
-template <class... Shape>
-auto view_of(std::vector<float>& values, nb::handle owner, Shape... shape) {
-    const std::size_t extents[] = {static_cast<std::size_t>(shape)...};
-    return nb::ndarray<nb::numpy, float>(values.data(), sizeof...(shape), extents, owner);
-}
 
 void check_positive(std::initializer_list<Index> sizes) {
     for (const Index n : sizes) require(n > 0 && n < (1 << 28), "every size of a state must be positive");
@@ -22,7 +14,7 @@ KvCache fork(const KvCache& cache, Index length) {
     return cache.fork(length);
 }
 
-void read(const KvCache& cache, Index first, Index last, nb::handle rows) {
+void read_rows(const KvCache& cache, Index first, Index last, nb::handle rows) {
     require(0 <= first && first <= last && last <= cache.length(), "no such tokens in the cache");
     const Array<std::uint8_t> out(rows, "rows", 2, Access::write);
     std::uint8_t* to = out.exactly({last - first, cache.row_bytes()});
@@ -36,6 +28,20 @@ void append(KvCache& cache, nb::handle rows) {
     const std::uint8_t* from = in.exactly({tokens, cache.row_bytes()});
     const nb::gil_scoped_release release;
     cache.append_rows(tokens, from);
+}
+
+void read_state(const DeltaState& state, nb::handle values) {
+    const Floats out(values, "values", 1, Access::write);
+    float* to = out.exactly({state.floats()});
+    const nb::gil_scoped_release release;
+    state.read(to);
+}
+
+void write_state(DeltaState& state, nb::handle values) {
+    const Floats in(values, "values", 1);
+    const float* from = in.exactly({state.floats()});
+    const nb::gil_scoped_release release;
+    state.write(from);
 }
 
 nb::list blocks(const KvCache& cache) {
@@ -63,7 +69,7 @@ void flashmoe::bind_states(nanobind::module_& m) {
         .def_prop_ro("block_bytes", &KvCache::block_bytes)
         .def_prop_ro("blocks", &blocks)
         .def("fork", &fork, nb::arg("length"))
-        .def("read", &read, nb::arg("first"), nb::arg("last"), nb::arg("rows"))
+        .def("read", &read_rows, nb::arg("first"), nb::arg("last"), nb::arg("rows"))
         .def("append", &append, nb::arg("rows"));
     nb::class_<DeltaState>(m, "DeltaState", "State of one GatedDeltaNet layer.")
         .def("__init__", [](DeltaState* self, Index channels, Index kernel, Index heads, Index key_dim, Index value_dim) {
@@ -74,12 +80,7 @@ void flashmoe::bind_states(nanobind::module_& m) {
         .def_ro("value_heads", &DeltaState::value_heads)
         .def_ro("value_dim", &DeltaState::value_dim)
         .def("fork", [](const DeltaState& self) { return DeltaState(self); })
-        .def_prop_ro("conv", [](nb::handle self) {
-            auto& s = nb::cast<DeltaState&>(self);
-            return view_of(s.conv, self, s.kernel - 1, s.channels);
-        })
-        .def_prop_ro("recurrent", [](nb::handle self) {
-            auto& s = nb::cast<DeltaState&>(self);
-            return view_of(s.recurrent, self, s.value_heads, s.key_dim, s.value_dim);
-        });
+        .def_prop_ro("nbytes", [](const DeltaState& self) { return 4 * self.floats(); })
+        .def("read", &read_state, nb::arg("values"))
+        .def("write", &write_state, nb::arg("values"));
 }

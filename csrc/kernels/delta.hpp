@@ -111,25 +111,17 @@ inline void step_columns(const DeltaWork& w, Index t, const F (&reads)[2][Vector
 
 template <int Vectors>
 inline void delta_columns(const DeltaWork& w) {
-    const auto each_vector = [&](const auto& step) {
-        for (Index i = 0; i < w.key_dim; ++i)
-            for_lanes(w.columns, [&](Index c, int lanes) {
-                step(w.state + i * w.state_stride + c, w.scratch + i * Vectors * 16 + c, lanes);
-            });
-    };
-    each_vector([](const float* from, float* to, int lanes) { store(to, load_up_to(from, lanes)); });
     DeltaToken<Vectors> last{}, next{};
     F reads[2][Vectors];
     for (Index t = 0; t < w.tokens; ++t) {
         next.q = w.q + t * w.token_stride;
         next.k = w.k + t * w.token_stride;
-        if (t == 0) pass_state<Vectors, false, true>(w.key_dim, w.scratch, last, next, reads);
-        else pass_state<Vectors, true, true>(w.key_dim, w.scratch, last, next, reads);
+        if (t == 0) pass_state<Vectors, false, true>(w.key_dim, w.state, last, next, reads);
+        else pass_state<Vectors, true, true>(w.key_dim, w.state, last, next, reads);
         step_columns<Vectors>(w, t, reads, next);
         last = next;
     }
-    pass_state<Vectors, true, false>(w.key_dim, w.scratch, last, last, reads);
-    each_vector([](float* to, const float* from, int n) { store_up_to(to, load(from), n); });
+    pass_state<Vectors, true, false>(w.key_dim, w.state, last, last, reads);
 }
 
 inline void delta(const DeltaWork& w) {

@@ -93,12 +93,10 @@ struct DeltaWork {
     Index v_stride;
     const float *decay, *beta;   // of the first token
     Index gate_stride;
-    float* state;                // [key_dim, .] at the first of these columns
-    Index state_stride;
+    float* state;                // [key_dim, columns rounded up to 16]; on a cache line's boundary to be fast
     float* out;                  // of the first token, at the first of these columns
     Index out_stride;
     Index tokens, key_dim, columns;
-    float* scratch;              // key_dim * kDeltaColumns
 };
 
 // A depthwise causal convolution of some channels; row t of x is x + t * x_stride.

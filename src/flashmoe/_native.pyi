@@ -177,12 +177,13 @@ class DeltaState:
     def value_dim(self) -> int: ...
     def fork(self) -> DeltaState: ...
     @property
-    def conv(self) -> NDArray[np.float32]:
-        """A writable view [kernel - 1, channels], oldest first."""
+    def nbytes(self) -> int: ...
+    def read(self, values: NDArray[np.float32]) -> None:
+        """Into values [nbytes / 4]: the convolution's last inputs [kernel - 1, channels], the oldest first, then the
+        memory [value_heads, key_dim, value_dim]."""
 
-    @property
-    def recurrent(self) -> NDArray[np.float32]:
-        """A writable view [value_heads, key_dim, value_dim]."""
+    def write(self, values: NDArray[np.float32]) -> None:
+        """Take what `read` gave."""
 
 class Cpu:
     """The operations of ops/interface.py, into outputs given last. Arguments that do not fit raise ValueError.

@@ -99,7 +99,7 @@ def test_the_plan_counts_the_blocks_that_the_context_fills(bits, context, packed
         state = engine.new_sequence()
         engine.forward([(state, some_tokens(context))])
         blocks = sum(len(cache.blocks) * cache.block_bytes for cache in state.caches)
-        fixed = sum(mixer.conv.nbytes + mixer.recurrent.nbytes for mixer in state.recurrent)
+        fixed = sum(mixer.nbytes for mixer in state.recurrent)
         assert engine.plan.state == blocks + fixed
 
 

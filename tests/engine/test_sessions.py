@@ -145,7 +145,7 @@ def test_shared_blocks_count_once(engines):
     engine.prefill(state, tokens[128:129])
     cache.save(tokens[:129], state)
     blocks = sum(c.block_bytes for c in state.caches)
-    own = sum(m.conv.nbytes + m.recurrent.nbytes for m in state.recurrent) + 4 * 129
+    own = sum(mixer.nbytes for mixer in state.recurrent) + 4 * 129
     assert cache.memory.bytes == first + own + blocks
     assert first == own - 4 + 2 * blocks
 

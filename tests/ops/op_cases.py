@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe import _native
+from flashmoe.ops.interface import RecurrentState
 from flashmoe.ops.weights import GROUP, AffineMatrix, DenseMatrix, ExpertWork, Matrix, RecordLayout, RecordPart
 
 Floats = NDArray[np.float32]
@@ -14,6 +15,12 @@ ISAS = _native.Cpu.available_isas()
 
 def normal(rng: np.random.Generator, *shape: int) -> Floats:
     return rng.standard_normal(shape, np.float32)
+
+
+def state_values(state: RecurrentState) -> Floats:
+    values = np.empty(state.nbytes // 4, np.float32)
+    state.read(values)
+    return values
 
 
 def bfloat16(values: Floats) -> NDArray[np.uint16]:

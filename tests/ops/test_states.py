@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import Floats, normal
+from op_cases import Floats, normal, state_values
 
 from flashmoe.ops.cpu import CpuOps
 from flashmoe.ops.interface import KV_BLOCK, KeyValueState, Ops
@@ -129,11 +129,34 @@ def test_a_forked_delta_state_goes_on_alone(ops: Ops) -> None:
     run(state, 0)
     fork = state.fork()
     copy = ops.delta_state(32, 4, 2, 8, 8)
-    copy.conv[:], copy.recurrent[:] = state.conv, state.recurrent
+    copy.write(state_values(state))
     run(state, 1)
     expected = run(fork.fork(), 2)
     assert np.array_equal(run(fork, 2), expected)
     assert np.array_equal(run(copy, 2), expected)
+
+
+@backends
+@quick
+@given(seed=seeds, heads=st.integers(1, 3), key_dim=st.integers(1, 20), value_dim=st.integers(1, 140))
+def test_a_delta_state_gives_back_the_rows_it_was_given(
+    ops: Ops, seed: int, heads: int, key_dim: int, value_dim: int
+) -> None:
+    state, first = (ops.delta_state(5, 4, heads, key_dim, value_dim) for _ in range(2))
+    values = normal(np.random.default_rng(seed), 3 * 5 + heads * key_dim * value_dim)
+    assert state.nbytes == values.nbytes
+    state.write(values)
+    assert np.array_equal(state_values(state), values)
+    assert np.array_equal(state_values(state.fork()), values)
+    assert not state_values(first).any()
+
+
+@pytest.mark.parametrize("size", [0, 78, 80])
+def test_a_delta_state_takes_no_other_number_of_values(size: int) -> None:
+    state = CpuOps(1).delta_state(5, 4, 1, 8, 8)
+    for action in (state.read, state.write):
+        with pytest.raises(ValueError, match=rf"values has shape \[{size}\], expected \[79\]"):
+            action(np.empty(size, np.float32))
 
 
 Wrong = Callable[[KeyValueState], object]

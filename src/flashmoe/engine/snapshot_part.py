@@ -11,7 +11,6 @@ Invariant: a part is appended to a state whole or not at all. Knows neither wher
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from flashmoe.engine.state import SequenceState
 from flashmoe.errors import FormatError
 from flashmoe.files.atomic import atomic_file
 from flashmoe.files.checksum import checksum
+from flashmoe.ops.interface import RecurrentState
 
 FORMAT = 1
 """Counts up with this layout, and with any change of kernels that moves the bits of a state."""
@@ -50,12 +50,10 @@ class Part:
     def nbytes(self, state: SequenceState) -> int:
         """The whole file, for sequences like `state`."""
         rows = sum(cache.row_bytes for cache in state.caches) * (self.end - self.begin)
-        return len(self.head) + rows + sum(a.nbytes for a in self._arrays(state)) + _DIGITS
+        return len(self.head) + rows + sum(mixer.nbytes for mixer in self._recurrent(state)) + _DIGITS
 
-    def _arrays(self, state: SequenceState) -> Iterator[NDArray[np.float32]]:
-        for mixer in state.recurrent if self.last else []:
-            yield mixer.conv
-            yield mixer.recurrent
+    def _recurrent(self, state: SequenceState) -> list[RecurrentState]:
+        return state.recurrent if self.last else []
 
     def write(self, path: Path, state: SequenceState) -> None:
         """Raises FlashMoeError with a sentence. The name under which it is written first is this process's own."""
@@ -65,8 +63,10 @@ class Part:
                 rows = np.empty((self.end - self.begin, cache.row_bytes), np.uint8)
                 cache.read(self.begin, self.end, rows)
                 file.write(rows)
-            for array in self._arrays(state):
-                file.write(np.ascontiguousarray(array))
+            for mixer in self._recurrent(state):
+                values = np.empty(mixer.nbytes // 4, np.float32)
+                mixer.read(values)
+                file.write(values)
             file.write(file.xxh3.encode())
 
     def read(self, path: Path, state: SequenceState) -> None:
@@ -83,9 +83,9 @@ class Part:
             size = (self.end - self.begin) * cache.row_bytes
             cache.append(body[at : at + size].reshape(self.end - self.begin, cache.row_bytes))
             at += size
-        for array in self._arrays(state):
-            np.copyto(array, body[at : at + array.nbytes].view(np.float32).reshape(array.shape))
-            at += array.nbytes
+        for mixer in self._recurrent(state):
+            mixer.write(body[at : at + mixer.nbytes].copy().view(np.float32))  # aligned
+            at += mixer.nbytes
         state.length = self.end
 
 

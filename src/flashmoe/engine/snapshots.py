@@ -30,7 +30,7 @@ class Snapshot:
     @property
     def own_bytes(self) -> int:
         """What no other snapshot shares: GatedDeltaNet states and the tokens themselves."""
-        return self.tokens.nbytes + sum(m.conv.nbytes + m.recurrent.nbytes for m in self.state.recurrent)
+        return self.tokens.nbytes + sum(mixer.nbytes for mixer in self.state.recurrent)
 
     @property
     def block_bytes(self) -> int:

@@ -63,15 +63,18 @@ class RecurrentState(Protocol):
     """What a GatedDeltaNet layer keeps of a sequence, float32: it cannot be cut back to fewer tokens."""
 
     @property
-    def conv(self) -> NDArray[np.float32]:
-        """The last kernel - 1 inputs of the convolution, oldest first, writable: [kernel - 1, C]."""
-
-    @property
-    def recurrent(self) -> NDArray[np.float32]:
-        """The memory S, writable: [V, dk, dv]."""
+    def nbytes(self) -> int:
+        """Bytes of the state as `read` gives it."""
 
     def fork(self) -> Self:
         """An independent copy."""
+
+    def read(self, values: NDArray[np.float32]) -> None:
+        """Copy into values [nbytes / 4] the last kernel - 1 inputs of the convolution, oldest first [kernel - 1, C],
+        and the memory S [V, dk, dv], however the backend lays them out."""
+
+    def write(self, values: NDArray[np.float32]) -> None:
+        """Become the state that `read` gave."""
 
 
 class Ops(Protocol):

@@ -79,5 +79,16 @@ class DeltaState:
     conv: NDArray[np.float32]
     recurrent: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        return self.conv.nbytes + self.recurrent.nbytes
+
     def fork(self) -> Self:
         return type(self)(self.conv.copy(), self.recurrent.copy())
+
+    def read(self, values: NDArray[np.float32]) -> None:
+        values[:] = np.concatenate([self.conv.ravel(), self.recurrent.ravel()])
+
+    def write(self, values: NDArray[np.float32]) -> None:
+        conv, recurrent = np.split(values, [self.conv.size])
+        self.conv[:], self.recurrent[:] = conv.reshape(self.conv.shape), recurrent.reshape(self.recurrent.shape)
