@@ -26,9 +26,9 @@ from flashmoe.settings import Settings
 from vs_llama_cpp.system import forget, memory_limit
 
 MODES = {
-    "arena, overlap": {},
+    "arena, overlap": {"foresight": False},
     "arena, overlap, foresight": {"foresight": True},
-    "arena, serial": {"overlap": False},
+    "arena, serial": {"overlap": False, "foresight": False},
     "os, overlap": {"cache": "os"},
     "os, serial": {"cache": "os", "overlap": False},
 }

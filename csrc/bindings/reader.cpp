@@ -53,7 +53,8 @@ void translate(const std::exception_ptr& exception, void*) {
 }
 
 Priority to_priority(int priority) {
-    if (priority != 0 && priority != 1) throw std::invalid_argument("priority is 0 (demand) or 1 (prefetch)");
+    if (priority < 0 || priority >= kPriorities)
+        throw std::invalid_argument("priority is 0 (demand), 1 (prefetch) or 2 (guess)");
     return static_cast<Priority>(priority);
 }
 

@@ -7,6 +7,11 @@
 namespace flashmoe {
 namespace {
 
+constexpr int kDemand = static_cast<int>(Priority::demand);
+constexpr int kPrefetch = static_cast<int>(Priority::prefetch);
+constexpr int kGuess = static_cast<int>(Priority::guess);
+constexpr int kGuessesAtATime = 2;
+
 std::string describe(const ReadOutcome& outcome, std::size_t wanted) {
     const std::string progress = std::to_string(outcome.bytes) + " of " + std::to_string(wanted) + " bytes";
     if (outcome.error == ENODATA) return "the file ended after " + progress;
@@ -92,8 +97,9 @@ std::vector<Ticket> Reader::ended(std::span<const Ticket> tickets) {
 
 bool Reader::cancel(Ticket ticket) {
     const std::lock_guard lock(mutex_);
-    if (find(ticket).stage != Stage::queued) return false;
-    if (!unqueue(ticket, Priority::prefetch)) unqueue(ticket, Priority::demand);
+    const Request& request = find(ticket);
+    if (request.stage != Stage::queued) return false;
+    std::erase(queue_of(request), ticket);
     requests_.erase(ticket);
     finished_.notify_all();
     return true;
@@ -103,13 +109,18 @@ void Reader::promote(Ticket ticket) {
     const std::lock_guard lock(mutex_);
     Request& request = find(ticket);
     if (request.stage == Stage::done || request.priority == Priority::demand) return;
+    const bool running = request.stage == Stage::running;
+    if (running) {
+        --running_of(request);
+    } else {
+        std::erase(queue_of(request), ticket);
+    }
     request.priority = Priority::demand;
-    if (request.stage == Stage::running) {
-        ++demands_;
+    if (running) {
+        ++running_[kDemand];
         return;
     }
-    unqueue(ticket, Priority::prefetch);
-    queues_[static_cast<int>(Priority::demand)].push_back(ticket);
+    queues_[kDemand].push_back(ticket);
     queued_.notify_one();  // the threads may have slept beside a queue of prefetches
 }
 
@@ -119,7 +130,7 @@ void Reader::drain() {
         for (const Ticket ticket : queue) requests_.erase(ticket);
         queue.clear();
     }
-    finished_.wait(lock, [&] { return running_ == 0; });
+    finished_.wait(lock, [&] { return all_running_ == 0; });
     requests_.clear();
     finished_.notify_all();
 }
@@ -147,7 +158,7 @@ void Reader::close() {
 ReaderCounters Reader::counters() const {
     const std::lock_guard lock(mutex_);
     ReaderCounters counters = counters_;
-    if (running_ > 0) counters.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
+    if (all_running_ > 0) counters.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
     return counters;
 }
 
@@ -167,36 +178,35 @@ ReadLog Reader::log() const {
     return log_;
 }
 
-bool Reader::may_start() const {
-    return !queues_[0].empty() || (!queues_[1].empty() && demands_ == 0);
-}
-
-bool Reader::unqueue(Ticket ticket, Priority priority) {
-    return std::erase(queues_[static_cast<int>(priority)], ticket) > 0;
+int Reader::startable() const {
+    if (!queues_[kDemand].empty()) return kDemand;
+    if (running_[kDemand] > 0) return kPriorities;
+    if (!queues_[kPrefetch].empty()) return kPrefetch;
+    return !queues_[kGuess].empty() && running_[kGuess] < kGuessesAtATime ? kGuess : kPriorities;
 }
 
 void Reader::work(int thread) {
     std::unique_lock lock(mutex_);
     while (true) {
-        queued_.wait(lock, [&] { return closing_ || may_start(); });
+        int next = kPriorities;
+        queued_.wait(lock, [&] { return closing_ || (next = startable()) < kPriorities; });
         if (closing_) return;
-        const bool prefetch = queues_[0].empty();
-        auto& queue = queues_[prefetch ? 1 : 0];
+        auto& queue = queues_[next];
         // The reference stays good while unlocked: a running request is never erased, and the map's nodes stay put.
         Request& request = requests_.at(queue.front());
         queue.pop_front();
         request.stage = Stage::running;
-        demands_ += !prefetch;
+        ++running_[next];
         const auto begin = Clock::now();
-        if (running_++ == 0) busy_since_ = begin;
-        const bool more = may_start();
+        if (all_running_++ == 0) busy_since_ = begin;
+        const bool more = startable() < kPriorities;
         lock.unlock();
         if (more) queued_.notify_one();
         const ReadOutcome outcome =
             request.file->read(call_, request.buffer->data() + request.position, request.bytes, request.offset);
         lock.lock();
         if (log_.wanted())
-            log_.add({request.id, request.offset, outcome.bytes, thread, prefetch, seconds(begin),
+            log_.add({request.id, request.offset, outcome.bytes, thread, next != kDemand, seconds(begin),
                       seconds(Clock::now())});
         finish(request, outcome);
     }
@@ -207,8 +217,9 @@ void Reader::finish(Request& request, const ReadOutcome& outcome) {
     request.stage = Stage::done;
     request.buffer.reset();
     request.file.reset();
-    if (request.priority == Priority::demand && --demands_ == 0 && !queues_[1].empty()) queued_.notify_one();
-    if (--running_ == 0) counters_.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
+    if (--running_of(request) == 0 && request.priority == Priority::demand && startable() < kPriorities)
+        queued_.notify_one();
+    if (--all_running_ == 0) counters_.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
     if (outcome.error == 0) {
         ++counters_.reads;
         counters_.bytes_read += outcome.bytes;

@@ -1,5 +1,6 @@
-// Reads of whole records by a pool of threads, first come first served. A prefetch starts when no demand is queued or
-// running, so that it takes no bandwidth from one; what turns out to be wanted is promoted to a demand.
+// Reads of whole records by a pool of threads, first come first served. A prefetch or a guess starts when no demand is
+// queued or running, so that it takes no bandwidth from one; what turns out to be wanted is promoted to a demand. Of
+// guesses few run at a time: a demand has to share the disk with those that run when it comes.
 // Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads.
 #pragma once
 
@@ -24,7 +25,8 @@ namespace flashmoe {
 
 using Ticket = std::int64_t;
 
-enum class Priority { demand = 0, prefetch = 1 };
+enum class Priority { demand = 0, prefetch = 1, guess = 2 };
+inline constexpr int kPriorities = 3;
 
 // A read that failed: which, why (an errno; ENODATA: the file ended first), and how many bytes had arrived.
 class ReadError : public std::runtime_error {
@@ -83,7 +85,7 @@ public:
     // for.
     bool cancel(Ticket ticket);
 
-    // Makes a prefetch that has not ended a demand, behind those that are queued if it has not started.
+    // Makes a prefetch or guess that has not ended a demand, behind those that are queued if it has not started.
     void promote(Ticket ticket);
 
     // Withdraws what has not started, waits for the rest, and spends every ticket.
@@ -116,8 +118,10 @@ private:
     };
     using Clock = std::chrono::steady_clock;
 
-    bool may_start() const;
-    bool unqueue(Ticket ticket, Priority priority);
+    // The queue to take the next read from; kPriorities if none may start.
+    int startable() const;
+    std::deque<Ticket>& queue_of(const Request& request) { return queues_[static_cast<int>(request.priority)]; }
+    int& running_of(const Request& request) { return running_[static_cast<int>(request.priority)]; }
     void work(int thread);
     void finish(Request& request, const ReadOutcome& outcome);
     Request& find(Ticket ticket);
@@ -131,10 +135,10 @@ private:
     std::condition_variable finished_;
     std::vector<std::shared_ptr<const File>> files_;
     std::unordered_map<Ticket, Request> requests_;
-    std::deque<Ticket> queues_[2];
+    std::deque<Ticket> queues_[kPriorities];
     Ticket last_ticket_ = 0;
-    int running_ = 0;
-    int demands_ = 0;  // of those running
+    int running_[kPriorities] = {};
+    int all_running_ = 0;
     Clock::time_point busy_since_;
     ReaderCounters counters_;
     ReadLog log_;

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cerrno>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "tests/records.hpp"
@@ -123,6 +124,26 @@ TEST(reader_starts_no_prefetch_beside_one_that_was_promoted) {
     for (const Ticket ticket : tickets) reader.wait(ticket);
     const std::vector<off_t> wanted{0, 8 * kRecord, 7 * kRecord};
     CHECK(order == wanted);
+}
+
+TEST(reader_runs_two_guesses_at_a_time_and_only_when_nothing_else_waits) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(4, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    std::vector<Ticket> tickets;
+    for (const std::size_t record : {5, 6, 7, 8})
+        tickets.push_back(submit(reader, id, record, buffer, record, Priority::guess));
+    wait_for_calls(2);
+    reader.promote(tickets[0]);
+    reader.promote(tickets[1]);  // so no guess runs, but demands do
+    for (const std::size_t record : {1, 2}) tickets.push_back(submit(reader, id, record, buffer, record));
+    wait_for_calls(4);
+    open_gate();
+    for (const Ticket ticket : tickets) reader.wait(ticket);
+    CHECK_EQUAL(order.size(), 6u);
+    CHECK(std::set<off_t>(order.begin() + 2, order.begin() + 4) == (std::set<off_t>{kRecord, 2 * kRecord}));
 }
 
 TEST(reader_is_as_new_after_it_was_drained) {

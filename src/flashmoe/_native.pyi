@@ -29,8 +29,8 @@ class Buffer:
         """Pin the pages in memory, each from when it is first touched; False where limits or system do not let."""
 
 class Reader:
-    """A pool of threads that read parts of files into buffers, first come first served; a prefetch starts when no
-    demand is queued or running.
+    """A pool of threads that read parts of files into buffers, first come first served; a prefetch or a guess starts
+    when no demand is queued or running, and of guesses two run at a time.
 
     Safe to use from several threads; nothing holds the GIL while it waits. A ticket can be waited for once. Misuse
     (an unknown file or ticket, a range outside the buffer, a closed reader) raises ValueError.
@@ -43,7 +43,7 @@ class Reader:
 
     def submit(self, file: int, offset: int, nbytes: int, buffer: Buffer, position: int, priority: int) -> int:
         """Queue a read of file[offset : offset + nbytes] to buffer[position:]; a ticket. Priority 0: demand, 1:
-        prefetch."""
+        prefetch, 2: guess."""
 
     def submit_many(
         self,
@@ -73,7 +73,7 @@ class Reader:
         """Withdraw a read that has not started and spend its ticket; False if it has started."""
 
     def promote(self, ticket: int) -> None:
-        """Make a prefetch that has not ended a demand, behind those queued if it has not started."""
+        """Make a prefetch or guess that has not ended a demand, behind those queued if it has not started."""
 
     def drain(self) -> None:
         """Withdraw what has not started, wait for the rest, and spend every ticket."""

@@ -59,8 +59,8 @@ class Settings:
     cache: who keeps experts in memory: `arena`, the engine itself, or `os`, which reads each from its file every time
     and leaves it to the page cache. Does not change answers.
     learn: whether the uses of experts are remembered beside the model, for the next run. Does not change answers.
-    foresight: reads what the next layer's router would choose for this layer's hidden state, while the disk is idle.
-    Does not change answers.
+    foresight: reads what the next layer's router would choose for this layer's hidden state, while the disk is idle;
+    None: where experts are large enough that it pays. Does not change answers.
     overlap: False waits for all experts of a layer before it computes with any; for measuring what overlap gains.
     snapshots: bytes of the budget that saved states of sequences may hold; None: a share, for whoever serves
     conversations.
@@ -77,7 +77,7 @@ class Settings:
     sequences: int = 1
     cache: str = "arena"
     learn: bool = False
-    foresight: bool = False
+    foresight: bool | None = None
     overlap: bool = True
     snapshots: int | None = 0
     verify_reads: bool = False

@@ -9,10 +9,12 @@ import pytest
 from engine.measure import step_by_step
 from flashmoe.engine import learned
 from flashmoe.engine.learned import LearnedUses
-from flashmoe.engine.loader import load_engine
+from flashmoe.engine.loader import foresees, load_engine
 from flashmoe.engine.shrinking import Shrinking
 from flashmoe.errors import FlashMoeError
 from flashmoe.settings import Settings
+from flashmoe.streaming.cgroups import Room
+from flashmoe.streaming.memory import MemoryPlan
 from flashmoe.streaming.pressure import CliffWatch, Strain
 from oracle import some_tokens
 
@@ -72,9 +74,46 @@ def test_foresight_reads_ahead_and_counts_what_came_of_it(tiny_packed):
         stats, foresight = engine.store.stats, engine.foresight
         assert 0 < stats.prefetch_used <= stats.prefetched
         guesses = (len(TOKENS) - 20) * (engine.config.layers - 1)
-        assert foresight.ranks[1].tolist() == [guesses] * engine.config.top_k
+        assert all(0 < count <= guesses for count in foresight.ranks[1])
         with engine.store.fetch(0, np.arange(8, dtype=np.int32)):
             assert np.count_nonzero(engine.store._slots.pins > 0) == 8  # no guess was forgotten
+
+
+def test_foresight_that_is_wrong_stops_but_for_a_try_in_a_while(tiny_packed, resident):
+    settings = with_experts(tiny_packed(MODEL), 0.5, foresight=True)
+    with load_engine(tiny_packed(MODEL), settings) as engine:
+        foresight, asked = engine.foresight, []
+        prefetch, learn = engine.store.prefetch, foresight._learn
+
+        def counted(layer, experts, **how):
+            asked.append(len(experts))
+            return prefetch(layer, experts, **how)
+
+        engine.store.prefetch = counted
+        # None of a layer's experts is what was guessed, as far as it can tell.
+        foresight._learn = lambda ids: learn(np.full_like(ids, -1))
+        for _ in range(8):
+            asked.clear()
+            np.testing.assert_array_equal(step_by_step(engine, TOKENS, 20), resident)
+        guesses = (len(TOKENS) - 20) * (engine.config.layers - 1)
+        assert sum(asked) < 0.3 * guesses * engine.config.top_k
+        assert foresight.precision.max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("foresight", "slots", "record", "expected"),
+    [
+        (None, 10, 2 << 20, True),
+        (None, 10, 100_000, False),
+        (None, 20, 2 << 20, False),
+        (True, 10, 100_000, True),
+        (False, 10, 2 << 20, False),
+    ],
+)
+def test_experts_are_guessed_where_they_are_large_and_do_not_all_fit(foresight, slots, record, expected):
+    plan = MemoryPlan(0, 0, 0, 0, slots, record, 20)
+    assert foresees(Settings(foresight=foresight), plan) is expected
+    assert not foresees(Settings(foresight=foresight, cache="os"), plan)
 
 
 def test_uses_are_remembered_from_run_to_run_and_seed_the_policy(tiny_packed, tmp_path):
@@ -95,19 +134,19 @@ def test_uses_are_remembered_from_run_to_run_and_seed_the_policy(tiny_packed, tm
 
 
 class FakePressure:
-    """A machine whose counters are set by hand; every look comes an interval after the last."""
+    """A machine whose counters are set by hand, an interval after the last time."""
 
     def __init__(self) -> None:
-        self.now, self.strain = 0.0, Strain(0.0, 0)
+        self.now, self.strain, self.rooms = 0.0, Strain(0.0, 0), []
 
     def watch(self) -> CliffWatch:
-        return CliffWatch(lambda: self.strain, self.clock)
+        return CliffWatch(lambda: self.strain, self.clock, lambda: self.rooms)
 
     def clock(self) -> float:
-        self.now += CliffWatch.INTERVAL
         return self.now
 
     def rise(self, stalled: float = 0.0, faults: int = 0) -> None:
+        self.now += CliffWatch.INTERVAL
         self.strain = Strain(self.strain.stalled + stalled, self.strain.faults + faults)
 
 
@@ -133,6 +172,26 @@ def test_memory_that_runs_short_takes_the_arena_back_once_it_lasts(rise, tiny_pa
         assert "Memory is short" in said.getMessage()
         np.testing.assert_array_equal(engine.logits(TOKENS), resident)
         np.testing.assert_array_equal(store.arena.array[store._slots.retired], 0)
+
+
+def test_memory_that_is_nearly_gone_takes_the_arena_back_at_once(tiny_packed, resident, caplog):
+    pressure = FakePressure()
+    with load_engine(tiny_packed(MODEL), WHOLE) as engine:
+        store, slots = engine.store, engine.plan.slots
+        engine.observers[:] = [Shrinking(store, 4, pressure.watch())]
+        engine.logits(TOKENS)
+        empty = slots - sum(np.count_nonzero(store.in_memory(layer)) for layer in range(engine.config.layers))
+        pressure.rise()
+        pressure.rooms = [Room(20 << 20, 1 << 30)]
+        with caplog.at_level(logging.WARNING):
+            engine.logits(TOKENS[:1])
+        assert store.max_lease < slots - empty
+        assert "Memory is short" in caplog.text
+        pressure.rise()
+        pressure.rooms = [Room(1 << 30, 1 << 30)]
+        left = store.max_lease
+        np.testing.assert_array_equal(engine.logits(TOKENS), resident)
+        assert store.max_lease == left
 
 
 def test_a_calm_machine_keeps_the_arena(tiny_packed, caplog):

@@ -1,16 +1,25 @@
 """Less memory than planned, while a run is under way: the same text, slower, or as much of it as there was room for."""
 
+import json
 import os
 import resource
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 
 import pytest
 
 from faults.conftest import Command
+from flashmoe.pack.synth import Choices, synth_config
+
+MiB = 1 << 20
+STEP = 2 * MiB
+"""Bytes taken at a time, twenty times a second: a reserve in most of a second."""
+TAKEN = 64 * MiB
 
 LONG = ("--max-tokens", "40", "--raw")
 
@@ -29,10 +38,18 @@ class Group:
     def take(self, process: subprocess.Popen[bytes]) -> None:
         (self.directory / "cgroup.procs").write_text(str(process.pid))
 
-    def halve(self) -> None:
-        """Set the limit to half of what is in use; version 1 refuses if it cannot reclaim so much."""
+    @property
+    def used(self) -> int:
+        return int(self.usage.read_text())
+
+    def lower(self, nbytes: int) -> None:
+        """Set the limit; version 1 refuses if it cannot reclaim so much."""
         with suppress(OSError):
-            self.limit.write_text(str(int(self.usage.read_text()) // 2))
+            self.limit.write_text(str(nbytes))
+
+    def halve(self) -> None:
+        """Set the limit to half of what is in use."""
+        self.lower(self.used // 2)
 
 
 @pytest.fixture
@@ -88,3 +105,81 @@ def test_an_address_space_that_cannot_grow_is_a_sentence_or_no_matter(
     assert process.returncode in (0, 1)
     assert text.startswith((begun + rest).removesuffix(b"\n"))
     assert process.returncode == 0 or b"flashmoe: " in err
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 2 layers of 96 experts of 0.9 MB, nearly all of whose memory is theirs."""
+    out = tmp_path_factory.mktemp("large") / "packed"
+    config = {
+        "model_type": "qwen3_moe",
+        "vocab_size": 512,
+        "hidden_size": 1024,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "num_experts": 96,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
+        "moe_intermediate_size": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 256,
+    }
+    synth_config(config, Choices("qwen3.5-35b-a3b"), out, lambda *_: None)
+    return out
+
+
+@pytest.fixture
+def decoding(group: Group, large: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the group that decodes with every expert in memory (decode_in_rounds.py)."""
+    program = [sys.executable, str(Path(__file__).with_name("decode_in_rounds.py")), str(large)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(program, text=True, **pipes) as process:
+        group.take(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        yield process
+        process.kill()
+
+
+def what_came_of(process: subprocess.Popen[str]) -> dict:
+    """It was not killed, its answers stayed the same, and it said that memory is short."""
+    out, err = process.communicate("enough\n")
+    assert process.returncode == 0, err
+    found = json.loads(out)
+    assert len(found["rounds"]) == 1
+    assert "Memory is short" in err
+    return found
+
+
+def test_experts_make_room_as_the_limit_of_their_group_is_lowered(
+    group: Group, decoding: subprocess.Popen[str]
+) -> None:
+    begun = group.used
+    for limit in range(begun + TAKEN // 2, begun - TAKEN, -STEP):
+        group.lower(limit)
+        sleep(0.05)
+    assert int(group.limit.read_text()) < begun - TAKEN // 2
+    found = what_came_of(decoding)
+    assert found["after"] <= found["before"] - TAKEN // 2 // (MiB * 9 // 10)
+
+
+def test_experts_make_room_for_another_process_of_their_group(group: Group, decoding: subprocess.Popen[str]) -> None:
+    group.lower(group.used + TAKEN // 2)
+    taking = (
+        "import sys, time\n"
+        "sys.stdin.readline()\n"
+        "taken = []\n"
+        f"for _ in range({2 * TAKEN // STEP}):\n"
+        f"    taken.append(b'x' * {STEP})\n"
+        "    time.sleep(0.05)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", taking], text=True, stdin=subprocess.PIPE) as other:
+        group.take(other)
+        other.communicate("go\n")
+        assert other.returncode == 0
+    found = what_came_of(decoding)
+    assert found["after"] <= found["before"] - TAKEN // (MiB * 9 // 10)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from flashmoe.cli.main import run
@@ -18,13 +19,14 @@ from flashmoe.measure.roofline import Costs, Rates
 from flashmoe.measure.sizes import packed_sizes, published_sizes
 from flashmoe.pack.info import info
 from flashmoe.pack.shapes import SHAPES
+from flashmoe.settings import Settings
 from flashmoe.streaming.memory import MemoryPlan
 
 RATES = Rates((Rate(1, 10e9),), 100e9, None)
 DESCRIBED = Description(memory=48 * 10**9, disk=(Rate(1, 17.5e9),), bandwidth=400e9)
 
 
-COSTS = Costs({"linear_attention": 1e-3, "full_attention": 2e-3}, 1e-5, 3e-3, 1e-4, 1e-6, 5e-3, 7e-3, 1e-4)
+COSTS = Costs({"linear_attention": 1e-3, "full_attention": 2e-3}, 1e-5, 3e-3, 1e-4, 1e-6, 2e-4, 5e-3, 7e-3, 1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,27 @@ def test_measured_costs_take_the_place_of_bytes(large):
     reading = max(found.bursts + found.last, found.beside)
     assert found.predicted == found.before + found.bookkeeping + reading + found.sampling
     assert found.limit == roofline.decode(large, RATES, 0.5, 0).limit  # which no measurement moves
+    filling = roofline.decode(large, RATES, 0.5, 0, COSTS, fresh=0.1)
+    assert filling.filling == pytest.approx(60 * 2e-4)  # one expert a layer
+    assert filling.predicted == pytest.approx(found.predicted + filling.filling)
+
+
+def test_a_cold_arena_fills_with_what_was_wanted(large):
+    c = large.config
+    for share in (0.1, 0.6, 1.0):
+        rng, seen = np.random.default_rng(0), np.zeros((200, c.experts), dtype=bool)
+        found, fresh = [], []
+        for token in range(60):
+            wanted = np.argsort(rng.random(seen.shape), axis=1)[:, : c.top_k]
+            if token >= 20:
+                hits = np.take_along_axis(seen, wanted, axis=1).mean()
+                full = seen.mean() >= share
+                found.append(share if full else hits)
+                fresh.append(0 if full else 1 - hits)
+            np.put_along_axis(seen, wanted, True, axis=1)
+        expected = roofline.cold_hits(c, share, prompt=20, tokens=41)
+        assert expected == pytest.approx((np.mean(found), np.mean(fresh)), abs=0.01)
+    assert roofline.cold_hits(c, 1.0, prompt=10_000, tokens=256) == pytest.approx((1, 0), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_moe_text", "qwen3_next", "qwen3_moe"])
@@ -83,7 +106,9 @@ def test_every_kind_of_layer_is_rehearsed(tiny_packed, name):
     model = packed_sizes(tiny_packed(name))
     found = rehearse(model.config, (4, 8), 2 * model.head, 1, Sampling())
     assert set(found.before) == set(model.config.layer_types)
-    assert min(*found.before.values(), found.fetch, found.beside, found.expert, found.head, found.sampling) > 0
+    assert (
+        min(*found.before.values(), found.fetch, found.beside, found.expert, found.fill, found.head, found.sampling) > 0
+    )
     assert found.expert * model.config.top_k <= found.beside
 
 
@@ -96,6 +121,15 @@ def test_without_misses_only_memory_counts(large):
 def test_keys_and_values_cost_what_they_hold(large):
     with_cache, without = (roofline.decode(large, RATES, 1.0, n) for n in (30_000, 0))
     assert with_cache.needed - without.needed == 30_000 * roofline.POSITION
+
+
+def test_guesses_move_reads_to_where_the_disk_was_idle(large):
+    plain, guessing = (roofline.decode(large, RATES, 0.5, 0, guessing=guessing) for guessing in (False, True))
+    idle = plain.before - large.head / RATES.bandwidth
+    assert plain.bursts > idle
+    assert guessing.ahead == pytest.approx(roofline.RIGHT_GUESSES * idle)
+    assert guessing.predicted == pytest.approx(plain.predicted - guessing.ahead)
+    assert roofline.decode(large, RATES, 1.0, 0, guessing=True).ahead == 0
 
 
 def test_few_misses_read_at_the_depth_they_make(large):
@@ -133,10 +167,10 @@ def test_a_prompt_token_takes_two_operations_a_weight(large):
 
 def test_the_published_machine_is_predicted_as_documented(tmp_path):
     four = published_sizes("qwen3.5-397b-a17b", experts_per_token=4)
-    found = predict(four, replace(DESCRIBED, hit_rate=0.71), tmp_path)
+    found = predict(four, replace(DESCRIBED, hit_rate=0.71), tmp_path, Settings(foresight=False))
     assert 1 / found.decode.limit == pytest.approx(35.5, abs=0.05)
     assert 1 / found.decode.predicted == pytest.approx(24.1, abs=0.05)
-    even = predict(four, DESCRIBED, tmp_path)
+    even = predict(four, DESCRIBED, tmp_path, Settings(foresight=False))
     assert even.decode.hit_rate == pytest.approx(0.184, abs=0.001)
     assert 1 / even.decode.predicted == pytest.approx(10.8, abs=0.05)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from flashmoe.streaming import pressure
-from flashmoe.streaming.pressure import CliffWatch, Strain, strain
+from flashmoe.streaming.cgroups import Room
+from flashmoe.streaming.pressure import CliffWatch, Strain, machine_and_groups, strain
 
 LINE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
 
@@ -65,3 +66,35 @@ def test_the_watch_wants_two_strained_intervals_in_a_row() -> None:
     assert after(2.0, 1.0)
     assert not after(2.0, 1.0)  # starts anew
     assert after(2.0, 1.0)
+
+
+GiB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("rooms", "shortfall"),
+    [
+        ([], 0),
+        ([Room(10 * GiB, 24 * GiB)], 0),
+        ([Room(300 << 20, 24 * GiB)], 0),
+        ([Room(200 << 20, 24 * GiB)], 312 << 20),  # the reserve is never more than 256 MiB
+        ([Room(90 << 20, 6 * GiB)], (192 - 90) << 20),
+        ([Room(20 << 20, GiB)], (64 - 20) << 20),  # nor less than 32
+        ([Room(0, 100 << 20), Room(10 * GiB, 24 * GiB)], 64 << 20),
+    ],
+)
+def test_what_lacks_is_twice_the_reserve_where_less_than_it_is_left(rooms: list[Room], shortfall: int) -> None:
+    now = 0.0
+    watch = CliffWatch(lambda: Strain(0.0, 0), lambda: now, lambda: rooms)
+    assert watch.shortfall() == 0  # too early to look
+    now += CliffWatch.LOOK
+    assert watch.shortfall() == shortfall
+    assert watch.shortfall() == 0
+
+
+def test_the_machine_and_the_groups_with_a_limit_have_room(proc: Path) -> None:
+    (proc.parent / "cgroup/run/memory.current").write_text("300000000\n")
+    (proc.parent / "cgroup/run/memory.stat").write_text("inactive_file 50000000\n")
+    machine, group = machine_and_groups(proc)
+    assert 0 < machine.left <= machine.limit
+    assert group == Room(750_000_000, 1_000_000_000)

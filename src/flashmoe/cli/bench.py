@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from flashmoe.chat.tokenizer import Tokenizer
+from flashmoe.cli.foresight import FORESIGHT_OPTION
+from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.measure.bench import bench
 from flashmoe.measure.plot import plot_pipeline, require_matplotlib
@@ -30,9 +32,11 @@ PROMPTS = (
 @click.option("--memory", metavar="SIZE", help="For everything, like 4GiB [default: what the machine leaves]")
 @click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
+@click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
+@KV_BITS_OPTION
 @click.option("--cache", type=click.Choice(CACHES), default="arena", show_default=True, help="Who keeps the experts.")
 @click.option("--no-overlap", is_flag=True, help="Read all experts of a layer before computing with any.")
-@click.option("--foresight", is_flag=True, help="Read ahead what the next layer's router would choose.")
+@FORESIGHT_OPTION
 @click.option("--tokens", type=click.IntRange(3), default=256, show_default=True, help="To generate in each run.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Length of the prompts.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Each starts cold.")
@@ -44,9 +48,11 @@ def command(
     memory: str | None,
     threads: int | None,
     experts_per_token: int | None,
+    context: int | None,
+    kv_bits: int,
     cache: str,
     no_overlap: bool,
-    foresight: bool,
+    foresight: bool | None,
     tokens: int,
     prompt_tokens: int,
     repeats: int,
@@ -64,6 +70,8 @@ def command(
         memory=None if memory is None else parse_bytes(memory),
         threads=threads,
         experts_per_token=experts_per_token,
+        context=context,
+        kv_bits=kv_bits,
         cache=cache,
         overlap=not no_overlap,
         foresight=foresight,

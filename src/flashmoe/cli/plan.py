@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.foresight import FORESIGHT_OPTION
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.engine.sampling import Sampling
@@ -27,8 +28,10 @@ from flashmoe.settings import Settings, parse_bytes
 @click.option("--operations", metavar="RATE", help="Of 4-bit products with many rows: 400G, a second.")
 @click.option("--hit-rate", type=float, help="Share of experts found in memory [default: the share that fits]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
+@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
 @click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
 @KV_BITS_OPTION
+@FORESIGHT_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     directory: Path | None,
@@ -39,8 +42,10 @@ def command(
     operations: str | None,
     hit_rate: float | None,
     experts_per_token: int | None,
+    threads: int | None,
     context: int | None,
     kv_bits: int,
+    foresight: bool | None,
     as_json: bool,
 ) -> None:
     """Predict tokens a second of the packed model in DIR, and spell out the roofline.
@@ -63,7 +68,8 @@ def command(
         model = packed_sizes(directory, experts_per_token)
     generation = directory / "generation_config.json" if directory else None
     sampling = Sampling.from_generation_config(read_object(generation)) if generation and generation.exists() else None
-    prediction = predict(model, description, directory or Path(), Settings(context=context, kv_bits=kv_bits), sampling)
+    settings = Settings(threads=threads, context=context, kv_bits=kv_bits, foresight=foresight)
+    prediction = predict(model, description, directory or Path(), settings, sampling)
     click.echo(json.dumps(prediction.as_json(), indent=1) if as_json else str(prediction))
 
 

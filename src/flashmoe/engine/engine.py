@@ -86,6 +86,8 @@ class Engine:
         reads = f"{'direct' if self.store.direct else 'buffered'} reads into {self.store.arena}"
         if not self.store.keep:
             reads += ", experts left to the page cache"
+        if self.foresight is not None:
+            reads += ", ahead of the router while the disk is idle"
         return f"{self.ops.device}; {self.plan}; {reads}; context {self.limits.context}; {experts}"
 
     def new_sequence(self) -> SequenceState:

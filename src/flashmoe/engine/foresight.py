@@ -15,7 +15,7 @@ from flashmoe.models.source import Indices, Lease
 from flashmoe.ops.interface import Array, Ops
 from flashmoe.streaming.experts import ExpertStore
 
-_LEAST_PRECISION = 0.6
+_LEAST_PRECISION = 0.4
 """Ranks of the next router are read as long as this part of those read before proved right."""
 _MEMORY = 1 / 64
 """Weight of one guess in the running precision of its rank."""
@@ -78,21 +78,25 @@ class Foresight:
         self._store.withdraw(layer, keep)
 
     def _look_ahead(self, layer: int, x: Array) -> None:
+        ranks = np.flatnonzero(self.precision >= _LEAST_PRECISION)
+        if not len(ranks):
+            self.precision += _PATIENCE * (1 - self.precision)
+            return
         following = self._layers[layer]
         ids, _ = following.moe.route(self._ops.rms_norm(x, following.moe_norm, self._eps))
         self._guess, self._guessed_layer = ids[0].tolist(), layer
-        wanted = ids[0][self.precision >= _LEAST_PRECISION]
-        self._reading = self._store.prefetch(layer, wanted)
+        self._reading = self._store.prefetch(layer, ids[0][ranks], sure=False)
 
     def _learn(self, ids: NDArray[np.int32]) -> None:
-        true = ids[0].tolist()
-        for rank, expert in enumerate(self._guess):
-            right = expert in true
-            self.ranks[0, rank] += right
-            self.ranks[1, rank] += 1
-            if expert in self._reading:
-                self.precision[rank] += _MEMORY * (right - self.precision[rank])
-            elif self.precision[rank] < _LEAST_PRECISION:
-                self.precision[rank] += _PATIENCE * (1 - self.precision[rank])
+        true = set(ids[0].tolist())
+        right = np.array([expert in true for expert in self._guess])
+        read = np.array([expert in self._reading for expert in self._guess])
+        self.ranks[0] += right
+        self.ranks[1] += 1
+        self.precision += np.where(
+            read,
+            _MEMORY * (right - self.precision),
+            _PATIENCE * (self.precision < _LEAST_PRECISION) * (1 - self.precision),
+        )
         self._store.withdraw(self._guessed_layer, keep=ids[0])
         self._guessed_layer = -1

@@ -36,6 +36,7 @@ _COMMON_CONTEXT = 32768
 (262144) would take a quarter of 20 GB from the experts of 35B, for conversations that few have."""
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
+_LARGE_RECORD = 1 << 20
 _SCRATCH_SHARE = 8
 _SNAPSHOT_SHARE = 16
 _SHORT_CHUNK = 512
@@ -89,11 +90,19 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     defaults = read_object(generation) if generation.exists() else {}
     identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k} {settings.kv_bits}".encode())
     engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, identity, learned)
-    if settings.foresight and own_cache:
+    if foresees(settings, memory):
         engine.foresight = Foresight(ops, decoder.layers, config.eps, config.top_k)
         engine.observers.append(engine.foresight)
     engine.observers.append(Shrinking(store, least=min(2 * config.top_k, memory.slots)))
     return engine
+
+
+def foresees(settings: Settings, memory: MemoryPlan) -> bool:
+    """Whether experts are read ahead of their router: as asked for, else where it pays (docs/caching.md)."""
+    if settings.cache != "arena":
+        return False
+    pays = memory.slots < memory.experts and memory.slot_bytes >= _LARGE_RECORD
+    return pays if settings.foresight is None else settings.foresight
 
 
 def with_experts_per_token(config: ModelConfig, chosen: int | None) -> ModelConfig:

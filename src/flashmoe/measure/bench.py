@@ -20,6 +20,7 @@ from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.pipeline import Pipeline, pipeline, tokens_of
 from flashmoe.measure.prediction import Description, Prediction, predict
+from flashmoe.measure.roofline import Decode
 from flashmoe.measure.sizes import packed_sizes
 from flashmoe.measure.timing import timed
 from flashmoe.pack.manifest import Manifest
@@ -57,12 +58,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Report:
-    """`pipeline` is of a warm run; `roofline` by start, with the hit rate and bytes that were measured."""
+    """`pipeline` is of a warm run; `roofline` by start, with the hit rate and bytes that were measured; `planned` as
+    `flashmoe plan` says it beforehand."""
 
     summary: str
     runs: tuple[Run, ...]
     pipeline: Pipeline
     roofline: dict[str, Prediction]
+    planned: Prediction
+
+    def plan_for(self, start: str) -> Decode:
+        return self.planned.cold if start == COLD else self.planned.decode
 
     def of(self, start: str, figure: str) -> Spread:
         return Spread.of([getattr(run, figure) for run in self.runs if run.start == start])
@@ -78,7 +84,11 @@ class Report:
             "runs": [asdict(run) for run in self.runs],
             **{
                 start: {name: asdict(self.of(start, name)) for name in figures}
-                | {"roofline_share": self.roofline_share(start), "roofline": self.roofline[start].as_json()["decode"]}
+                | {
+                    "roofline_share": self.roofline_share(start),
+                    "roofline": self.roofline[start].as_json()["decode"],
+                    "planned_decode_rate": 1 / self.plan_for(start).predicted,
+                }
                 for start in (COLD, WARM)
             },
             "pipeline": self.pipeline.as_json(),
@@ -97,11 +107,14 @@ class Report:
             lines.append(f"  {start:6}{shown}{hits:12.1%}{read / 1e6:12.2f}{stall * 1e3:12.2f}{python:12.1%}")
         lines.append("medians (lowest-highest) of runs; hits, bytes and waiting are of a decoded token")
         for start in (COLD, WARM):
-            d = self.roofline[start].decode
+            d, planned = self.roofline[start].decode, self.plan_for(start)
             lines.append(
                 f"roofline, {start}: at most {1 / d.limit:.2f} tokens/s (disk {d.disk * 1e3:.2f} ms, memory "
-                f"{d.memory * 1e3:.2f} ms), of which {self.roofline_share(start):.0%} was reached; predicted "
-                f"{1 / d.predicted:.2f}"
+                f"{d.memory * 1e3:.2f} ms), of which {self.roofline_share(start):.0%} was reached"
+            )
+            lines.append(
+                f"  predicted {1 / d.predicted:.2f} tokens/s with these hits; beforehand, as `flashmoe plan` does, "
+                f"{1 / planned.predicted:.2f} with {planned.hit_rate:.1%} hits"
             )
         lines.append("where a decoded token's time goes, warm, milliseconds")
         return "\n".join([*lines, *self.pipeline.table()])
@@ -119,15 +132,16 @@ def bench(
     """Each repeat loads the model anew and starts cold, with another prompt each time; then every prompt runs warm, the
     first one last.
 
-    Cold: no expert in memory, and none in the page cache. Tokens are drawn at temperature 1 with fixed seeds, since a
-    greedy run may fall into a circle and find its experts too easily; none ends a run. Raises FlashMoeError.
+    Cold: no expert in memory, and none in the page cache. Warm: as many in memory as fit. Tokens are drawn at
+    temperature 1 with fixed seeds, since a greedy run may fall into a circle and find its experts too easily; none ends
+    a run. Raises FlashMoeError.
     """
     if not prompts or tokens < 3 or repeats < 1:
         raise FlashMoeError("A benchmark takes at least one prompt, one repeat and three tokens.")
     report("probing the machine")
     model = packed_sizes(directory, settings.experts_per_token)
     machine = Description(memory=settings.memory)
-    predict(model, machine, directory, settings, _sampling(0))  # before the engine takes the memory
+    planned = predict(model, machine, directory, settings, _sampling(0), len(prompts[0]), tokens)
     runs: list[Run] = []
     for repeat in range(repeats):
         first = repeat % len(prompts)
@@ -138,17 +152,32 @@ def bench(
                 start = WARM if turn else COLD
                 report(f"repeat {repeat + 1} of {repeats}, {start}, prompt {prompt + 1}")
                 runs.append(_run(engine, start, prompt, prompts[prompt], tokens, seed=len(runs)))
+                _fill(engine)
             if repeat == repeats - 1:
                 report("where the time goes")
                 seen, summary, plan = _watch(engine, prompts[first], tokens), engine.summary, engine.plan
-    by_start = {
-        start: predict(
-            model, replace(machine, memory=plan.budget, hit_rate=hit_rate), directory, settings, _sampling(0)
-        )
-        for start in (COLD, WARM)
-        for hit_rate in [statistics.median(run.hit_rate for run in runs if run.start == start)]
-    }
-    return Report(summary, tuple(runs), seen, by_start)
+    by_start: dict[str, Prediction] = {}
+    for start in (COLD, WARM):
+        hit_rate = statistics.median(run.hit_rate for run in runs if run.start == start)
+        fresh = min(planned.cold.fresh, 1 - hit_rate) if start == COLD else 0.0
+        as_seen = replace(machine, memory=plan.budget, hit_rate=hit_rate, fresh=fresh)
+        by_start[start] = predict(model, as_seen, directory, settings, _sampling(0))
+    return Report(summary, tuple(runs), seen, by_start, planned)
+
+
+def _fill(engine: Engine) -> None:
+    """Experts of every layer into what memory is still empty."""
+    store, layers = engine.store, range(engine.config.layers)
+    if not store.keep:
+        return
+    held = np.stack([store.in_memory(layer) for layer in layers], axis=1)
+    chosen = np.argwhere(~held)[: store.max_lease - np.count_nonzero(held)]
+    for layer in layers:
+        experts = chosen[chosen[:, 1] == layer, 0].astype(np.int32)
+        for begin in range(0, len(experts), store.max_lease):
+            with store.fetch(layer, experts[begin : begin + store.max_lease]) as lease:
+                for _ in lease.groups():
+                    pass
 
 
 def _run(engine: Engine, start: str, prompt: int, ids: Sequence[int], tokens: int, seed: int) -> Run:

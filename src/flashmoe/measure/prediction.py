@@ -5,12 +5,12 @@ memory plan.
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from flashmoe.engine.engine import Limits
-from flashmoe.engine.loader import plan_memory
+from flashmoe.engine.loader import foresees, plan_memory
 from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.sizes import state_bytes_per_token
 from flashmoe.errors import FlashMoeError
@@ -20,7 +20,7 @@ from flashmoe.measure.doctor import probe_disk_of, probe_reading
 from flashmoe.measure.limits import read_limits
 from flashmoe.measure.processor import probe_products
 from flashmoe.measure.rehearsal import rehearse
-from flashmoe.measure.roofline import POSITION, Costs, Decode, Prefill, Rates
+from flashmoe.measure.roofline import COLD_ANSWER, COLD_PROMPT, POSITION, Costs, Decode, Prefill, Rates, cold_hits
 from flashmoe.measure.sizes import ModelSizes
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.ops import make_ops
@@ -40,7 +40,8 @@ EVEN = "share of the experts that fit, as if routing were even and the cache bli
 class Description:
     """What is said of a machine; None is measured on this one. Bytes, and bytes or operations a second.
 
-    disk: by reads in flight, rising; one alone holds for any number.
+    disk: by reads in flight, rising; one alone holds for any number. fresh: part of the experts that goes to memory
+    never used before, which is not of the machine but of the moment.
     """
 
     memory: int | None = None
@@ -48,6 +49,7 @@ class Description:
     bandwidth: float | None = None
     operations: float | None = None
     hit_rate: float | None = None
+    fresh: float = 0.0
 
     def __post_init__(self) -> None:
         if self.hit_rate is not None and not 0 <= self.hit_rate <= 1:
@@ -62,13 +64,17 @@ class Description:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`sources`: where memory, disk, bandwidth, operations, the hit rate and the costs come from."""
+    """decode: with the arena as full as it gets. cold: from an empty one, in `answer` tokens after `prompt` others.
+    sources: where memory, disk, bandwidth, operations, the hit rate and the costs come from."""
 
     model: ModelSizes
     rates: Rates
     plan: MemoryPlan
     limits: Limits
     decode: Decode
+    cold: Decode
+    prompt: int
+    answer: int
     prefill: Prefill
     sources: dict[str, str]
 
@@ -83,10 +89,8 @@ class Prediction:
             "token_bytes": {
                 name: getattr(m, name) for name in ("mixers", "routers", "shared", "head", "experts")
             } | {"state": d.state},
-            "decode": asdict(d) | {
-                "limit_tokens_per_second": 1 / d.limit,
-                "predicted_tokens_per_second": 1 / d.predicted,
-            },
+            "decode": _json(d),
+            "cold": _json(self.cold) | {"prompt": self.prompt, "answer": self.answer},
             "prefill": asdict(p) | {
                 "limit_tokens_per_second": p.tokens / p.limit if p.limit else None,
                 "predicted_tokens_per_second": p.tokens / p.predicted if p.predicted else None,
@@ -134,10 +138,17 @@ class Prediction:
             f"    before routing   {_ms(d.before)}   mixers, routers, head, state: nothing is known to read yet",
             f"    bookkeeping      {_ms(d.bookkeeping)}   looking up experts, asking for the missing ones",
             f"    beside the disk  {_ms(d.beside)}   shared experts and experts",
+            *(
+                [f"    ahead            {_ms(d.ahead)}   of the bursts, guessed while nothing is known to read"]
+                * (d.ahead > 0)
+            ),
             f"    last to land     {_ms(d.last)}   one expert a layer, where any was missed",
             f"    sampling         {_ms(d.sampling)}",
-            f"  predicted          {_ms(d.predicted)} = before + bookkeeping + max(bursts + last, beside) + sampling: "
-            f"{1 / d.predicted:.2f} tokens/s, as reads begin when their layer's router has spoken",
+            f"  predicted          {_ms(d.predicted)} = before + bookkeeping + max(bursts - ahead + last, beside) + "
+            f"sampling: {1 / d.predicted:.2f} tokens/s",
+            f"  from a cold start  {_ms(self.cold.predicted)}: {1 / self.cold.predicted:.2f} tokens/s in an answer of "
+            f"{self.answer} tokens after a prompt of {self.prompt}, with {self.cold.hit_rate:.1%} hits while the "
+            f"memory fills ({_ms(self.cold.filling).strip()} for its first use)",
         ]
 
     def _prefill(self) -> list[str]:
@@ -161,6 +172,10 @@ class Prediction:
         ]
 
 
+def _json(d: Decode) -> dict[str, Any]:
+    return asdict(d) | {"limit_tokens_per_second": 1 / d.limit, "predicted_tokens_per_second": 1 / d.predicted}
+
+
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:10.2f} ms"
 
@@ -171,9 +186,11 @@ def predict(
     directory: Path,
     settings: Settings | None = None,
     sampling: Sampling | None = None,
+    prompt: int = COLD_PROMPT,
+    answer: int = COLD_ANSWER,
 ) -> Prediction:
     """Probes what is not described: the disk that `directory` is on, and this machine with the threads and the context
-    of `settings`. sampling: None for greedy.
+    of `settings`. sampling: None for greedy. prompt and answer: tokens of the cold start.
 
     Raises CapacityError if the memory does not hold the model's trunk and two layers' experts of a token.
     """
@@ -190,7 +207,18 @@ def predict(
     )
     bits = _bits(model, "experts"), _bits(model, "matrix")
     costs = _costs(config, bits, model.head, threads, sampling or Sampling()) if here else None
-    hit_rate = plan.slots / plan.experts if description.hit_rate is None else description.hit_rate
+    share = plan.slots / plan.experts
+    hit_rate = share if description.hit_rate is None else description.hit_rate
+    cold, fresh = cold_hits(config, share, prompt, answer)
+    cold = min(cold, hit_rate)
+    decode = partial(
+        roofline.decode,
+        model,
+        rates,
+        kv_bytes=state_bytes_per_token(ops, config),
+        costs=costs,
+        guessing=foresees(settings, plan),
+    )
     sources = {
         name: MEASURED if getattr(description, name) is None else GIVEN
         for name in ("memory", "disk", "bandwidth", "operations")
@@ -202,7 +230,10 @@ def predict(
         rates,
         plan,
         limits,
-        roofline.decode(model, rates, hit_rate, state_bytes_per_token(ops, config), costs),
+        decode(hit_rate, fresh=description.fresh),
+        decode(cold, fresh=min(fresh, 1 - cold)),
+        prompt,
+        answer,
         roofline.prefill(model, rates, plan, limits),
         sources,
     )

@@ -24,10 +24,12 @@ from flashmoe.measure.timing import COMBINE, EXPERTS, FETCH, MIXER, ROUTER, SHAR
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.pack.synth import Choices, synth_config
 from flashmoe.settings import Settings
+from flashmoe.streaming.arena import Arena
 
 _TOKENS = 48
 _VOCABULARY = 1 << 14
 """Rows of the rehearsed head: a tenth of a real one's, and 19 MB at 2048 columns."""
+_FRESH_SLOTS = 16
 _EXPERTS = 4
 """Times as many experts a layer as a token takes, half of which fit where misses are rehearsed."""
 
@@ -43,7 +45,7 @@ def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: in
         packed = Path(directory) / "rehearsal"
         choices = Choices("rehearsal", expert_bits=bits[0], trunk_bits=bits[1])
         synth_config(_few_layers(c), choices, packed, lambda *_: None)
-        settings = Settings(threads=threads, context=4 * _TOKENS, learn=False)
+        settings = Settings(threads=threads, context=4 * _TOKENS, foresight=False)
         with load_engine(packed, settings) as engine:
             _watch(engine)
             token, warm = _decode(engine), _watch(engine)
@@ -65,6 +67,7 @@ def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: in
         beside=scale * _mean(layers, SHARED, EXPERTS, COMBINE),
         expert=scale * _mean(layers, EXPERTS) / c.top_k,
         miss=max(0.0, missing.looking_up - warm.looking_up) / missing.misses,
+        fill=_first_use(plan.slot_bytes),
         head=scale * seen.head * head,
         sampling=_sampling(c.vocab, sampling),
         between=scale * seen.between,
@@ -148,6 +151,14 @@ def _tokens(engine: Engine) -> Any:
 
 def _mean(layers: tuple[dict[str, float], ...], *parts: str) -> float:
     return statistics.fmean(sum(layer[part] for part in parts) for layer in layers)
+
+
+def _first_use(slot_bytes: int) -> float:
+    """Seconds until a slot that was never used has its memory."""
+    arena = Arena(_FRESH_SLOTS, slot_bytes)
+    started = perf_counter()
+    arena.array[:, ::4096] = 0
+    return (perf_counter() - started) / _FRESH_SLOTS
 
 
 def _sampling(vocab: int, sampling: Sampling) -> float:

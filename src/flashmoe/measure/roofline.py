@@ -13,10 +13,18 @@ import numpy as np
 from flashmoe.engine.engine import Limits
 from flashmoe.measure.disk import Rate
 from flashmoe.measure.sizes import ModelSizes
+from flashmoe.models.architecture import ModelConfig
 from flashmoe.streaming.memory import MemoryPlan
 
 POSITION = 1000
 """Tokens of conversation before the decoded one, whose keys and values it reads."""
+COLD_PROMPT = COLD_ANSWER = 256
+"""Tokens of the prompt, and of the answer, of a cold start that nobody describes otherwise."""
+
+
+RIGHT_GUESSES = 0.8
+"""Part of the experts read ahead of their router that it then wants: 0.86 was measured where routers were random
+(docs/caching.md), 0.75 to 0.9 are published for the likeliest."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +51,55 @@ class Rates:
 class Costs:
     """Seconds of a token, Python included, as measured. before: of a layer of each kind, up to its look-up. fetch: a
     layer's look-up. beside: a layer's experts, shared one and sum. expert: of these, one expert. miss: bookkeeping of
-    one, without the waiting. head: embedding and head. sampling: choosing. between: Python outside the layers."""
+    one, without the waiting. fill: first use of the memory that one goes to. head: embedding and head. sampling:
+    choosing. between: Python outside the layers."""
 
     before: Mapping[str, float]
     fetch: float
     beside: float
     expert: float
     miss: float
+    fill: float
     head: float
     sampling: float
     between: float
 
 
+def cold_hits(c: ModelConfig, share: float, prompt: int, tokens: int) -> tuple[float, float]:
+    """Of the experts that an answer of so many tokens wants after such a prompt, from an empty arena that holds `share`
+    of all: the part in memory, and the part that goes to memory never used before.
+
+    With even routing a layer's expert was wanted by one of n tokens with probability 1 - (1 - K/E)^n (the coupon
+    collector's); the arena fills with those, and once it is full the share that it holds is found.
+    """
+    wanted = 1 - (1 - c.top_k / c.experts) ** (prompt + np.arange(max(1, tokens - 1)))
+    return float(np.minimum(wanted, share).mean()), float(np.where(wanted < share, 1 - wanted, 0).mean())
+
+
 @dataclass(frozen=True)
 class Decode:
-    """One token; bytes and seconds. state: GatedDeltaNet's, read and written, and the key/value cache, read.
+    """One token; bytes and seconds. state: GatedDeltaNet's, read and written, and the key/value cache, read. fresh:
+    part of the experts that goes to memory never used before.
 
     memory: reading what is needed. before: while the disk has nothing to do: mixers, routers, head. beside: while
     experts are read: the shared expert and the experts. depth: reads of a layer with a miss. bursts: reading, if that
-    many are in flight and no more. last: the last expert to land computes when no read is left to hide it. bookkeeping:
-    looking up experts and asking for the missing ones. sampling: choosing the token. The last two are 0, and the parts
-    are those of `memory`, unless costs were measured.
+    many are in flight and no more. ahead: of that, done before the router of the layer has spoken. filling: first use
+    of memory that experts go to. last: the last expert to land computes when no read is left to hide it. bookkeeping:
+    looking up experts and asking for the missing ones. sampling: choosing the token. The last two and filling are 0,
+    and the parts are those of `memory`, unless costs were measured.
     """
 
     state: int
     needed: int
     hit_rate: float
+    fresh: float
     missed: float
     disk: float
     memory: float
     depth: float
     bursts: float
+    ahead: float
+    filling: float
     before: float
     beside: float
     last: float
@@ -87,8 +113,9 @@ class Decode:
 
     @property
     def predicted(self) -> float:
-        """With reads that begin when the router of their layer has spoken."""
-        return self.before + self.bookkeeping + max(self.bursts + self.last, self.beside) + self.sampling
+        """With reads that begin when the router of their layer has spoken, but for those guessed ahead."""
+        reading = self.bursts - self.ahead + self.filling + self.last
+        return self.before + self.bookkeeping + max(reading, self.beside) + self.sampling
 
 
 @dataclass(frozen=True)
@@ -115,9 +142,19 @@ class Prefill:
         return self.before + max(self.disk, self.beside)
 
 
-def decode(model: ModelSizes, rates: Rates, hit_rate: float, kv_bytes: int, costs: Costs | None = None) -> Decode:
+def decode(
+    model: ModelSizes,
+    rates: Rates,
+    hit_rate: float,
+    kv_bytes: int,
+    costs: Costs | None = None,
+    *,
+    fresh: float = 0.0,
+    guessing: bool = False,
+) -> Decode:
     """kv_bytes: of one token's keys and values, all layers together. hit_rate: of experts, 0 to 1. costs: measured on
-    the machine; None: everything takes what its bytes take to read."""
+    the machine; None: everything takes what its bytes take to read. fresh: part of the experts that goes to memory
+    never used before. guessing: the disk reads ahead of the routers where it would be idle."""
     c = model.config
     state = 2 * model.delta + kv_bytes * POSITION
     needed = model.trunk + state + model.experts
@@ -126,23 +163,30 @@ def decode(model: ModelSizes, rates: Rates, hit_rate: float, kv_bytes: int, cost
     missed = (1 - hit_rate) * model.experts
     depth = c.top_k * (1 - hit_rate) / some_missed if some_missed else 0.0
     if costs is None:
-        before = (model.mixers + model.routers + model.head + state) / rates.bandwidth
+        layers = (model.mixers + model.routers + state) / rates.bandwidth
+        before = layers + model.head / rates.bandwidth
         beside = (model.shared + model.experts) / rates.bandwidth
-        expert, bookkeeping, sampling = model.experts / c.top_k / c.layers / rates.bandwidth, 0.0, 0.0
+        expert = model.experts / c.top_k / c.layers / rates.bandwidth
+        bookkeeping = sampling = filling = 0.0
     else:
-        before = sum(costs.before[kind] for kind in c.layer_types) + costs.head + costs.between
-        before += kv_bytes * POSITION / rates.bandwidth
+        layers = sum(costs.before[kind] for kind in c.layer_types) + kv_bytes * POSITION / rates.bandwidth
+        before = layers + costs.head + costs.between
         beside, expert = c.layers * costs.beside, costs.expert
         bookkeeping, sampling = c.layers * costs.fetch + misses * costs.miss, costs.sampling
+        filling = fresh * c.top_k * c.layers * costs.fill
+    bursts = missed / rates.disk_at(depth)
     return Decode(
         state=state,
         needed=needed,
         hit_rate=hit_rate,
+        fresh=fresh,
         missed=missed,
         disk=missed / rates.disk,
         memory=needed / rates.bandwidth,
         depth=depth,
-        bursts=missed / rates.disk_at(depth),
+        bursts=bursts,
+        ahead=RIGHT_GUESSES * min(layers, bursts) if guessing else 0.0,
+        filling=filling,
         before=before,
         beside=beside,
         last=some_missed * c.layers * expert,

@@ -22,7 +22,7 @@ from flashmoe.streaming.guesses import Guesses
 from flashmoe.streaming.lease import Late, Lease
 from flashmoe.streaming.pending import PendingReads
 from flashmoe.streaming.policy import LeastFrequentRecentlyUsed, PolicyFactory
-from flashmoe.streaming.reader import DEMAND, ExpertFile, LoggedRead, Read, RecordReader
+from flashmoe.streaming.reader import DEMAND, GUESS, PREFETCH, ExpertFile, LoggedRead, Read, RecordReader
 from flashmoe.streaming.readmode import choose_direct
 from flashmoe.streaming.slots import SlotTable
 
@@ -176,9 +176,9 @@ class ExpertStore:
         return lease
 
     @_change
-    def prefetch(self, layer: int, experts: NDArray[np.int32]) -> list[int]:
-        """Expect these experts, the likeliest first: keep those in memory, and read others once no demand waits.
-        Returns those it set out to read.
+    def prefetch(self, layer: int, experts: NDArray[np.int32], *, sure: bool = True) -> list[int]:
+        """Expect these experts, the likeliest first: keep those in memory, and read others once no demand waits, two
+        at a time unless they are sure to be wanted. Returns those it set out to read.
 
         Reads start in the order given. A read takes the slot that the next miss would take, never one that is in use or
         holds an expected expert; where there is none, the rest of the experts is left out. So a right guess evicts
@@ -186,7 +186,7 @@ class ExpertStore:
         stand until a fetch wants them, until `withdraw`, or until a fetch needs their slots.
         """
         self._reads.collect()
-        return self._guesses.add(layer, experts.tolist())
+        return self._guesses.add(layer, experts.tolist(), PREFETCH if sure else GUESS)
 
     @_change
     def withdraw(self, layer: int, keep: NDArray[np.int32] | None = None) -> None:
@@ -201,7 +201,7 @@ class ExpertStore:
 
     @_change
     def shrink(self, count: int) -> None:
-        """Give the memory of so many slots back for good, those worth least that nobody holds, or of all free ones."""
+        """Give the memory of so many slots that nobody holds back for good, or of all free ones."""
         self._reads.collect()
         for slot in self._slots.retire(min(count, self._slots.free)):
             self.arena.buffer.release(slot * self.arena.slot_bytes, self.arena.slot_bytes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashmoe.streaming.pending import PendingReads
-from flashmoe.streaming.reader import PREFETCH, Read, RecordReader
+from flashmoe.streaming.reader import Read, RecordReader
 from flashmoe.streaming.slots import Expert, SlotTable
 
 
@@ -29,7 +29,7 @@ class Guesses(dict[Expert, Guess]):
         self._reader, self._slots, self._reads = reader, slots, reads
         self.read = self.used = self.wasted_bytes = 0
 
-    def add(self, layer: int, experts: Sequence[int]) -> list[int]:
+    def add(self, layer: int, experts: Sequence[int], priority: int) -> list[int]:
         """Expect these, the likeliest first; those it set out to read, as many as there are free slots."""
         table = self._slots.tables[layer]
         absent: list[int] = []
@@ -46,7 +46,7 @@ class Guesses(dict[Expert, Guess]):
                 self[key] = Guess(slot)
         absent = absent[: self._slots.free]
         if absent:
-            for read, former in self._reads.start(layer, absent, PREFETCH):
+            for read, former in self._reads.start(layer, absent, priority):
                 self[layer, read.expert] = Guess(read.slot, read, former)
             self.read += len(absent)
         return absent

@@ -1,19 +1,27 @@
-"""The cliff: memory so short that the system takes pages back while it computes. Seen from its own counters.
+"""The cliff: memory so short that the system takes pages back while it computes, or kills. Seen from its own counters.
 
-Invariant: a machine that tells nothing is never under pressure. Knows seconds and faults, not what to do about them.
+Invariant: a machine that tells nothing is never under pressure. Knows bytes, seconds and faults, not what to do about
+them.
 """
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+import psutil
+
 from flashmoe.streaming import cgroups
+from flashmoe.streaming.cgroups import Room
 from flashmoe.streaming.memory import available_memory
 
 _SHORT = 256 << 20
 """Bytes: with so little left, reclaim is at work."""
+_RESERVE = 64
+"""One part in so many of a limit is kept free. Without swap nothing but page cache can be taken back, so no counter of
+waiting rises before somebody is killed."""
+_LEAST_RESERVE = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,24 @@ def _stalled(path: Path) -> float:
         return 0.0
 
 
-class CliffWatch:
-    """Tells when there has been too little memory for a while, from what `read` counts; look as often as you like."""
+def machine_and_groups(proc: Path = cgroups.PROC) -> list[Room]:
+    """What the machine has left, and each group with a limit that this process is in."""
+    memory = psutil.virtual_memory()
+    return [Room(int(memory.available), int(memory.total)), *cgroups.rooms(proc)]
 
+
+def _shortfall(room: Room) -> int:
+    """Bytes to give back where less than the reserve is left: until there is twice as much."""
+    reserve = min(_SHORT, max(_LEAST_RESERVE, room.limit // _RESERVE))
+    return 2 * reserve - room.left if room.left < reserve else 0
+
+
+class CliffWatch:
+    """Tells when there has been too little memory for a while, from what `read` counts, and when there is hardly any
+    left, from `rooms`; look as often as you like."""
+
+    LOOK = 0.25
+    """Seconds between looks at what is left, which cost 0.3 ms each: who takes a reserve in less is not noticed."""
     INTERVAL = 2.0
     STALLED = 0.1
     """Share of an interval in which tasks waited for memory. At rest and while reading through the page cache without a
@@ -54,10 +77,24 @@ class CliffWatch:
     FAULTS = 200.0
     """A second: each costs a read of a page, so this is some percent of the time of a disk."""
 
-    def __init__(self, read: Callable[[], Strain] = strain, clock: Callable[[], float] = monotonic) -> None:
-        self._read, self._clock = read, clock
+    def __init__(
+        self,
+        read: Callable[[], Strain] = strain,
+        clock: Callable[[], float] = monotonic,
+        rooms: Callable[[], Iterable[Room]] = machine_and_groups,
+    ) -> None:
+        self._read, self._clock, self._rooms = read, clock, rooms
         self._since, self._last = clock(), read()
         self._strained = False
+        self._looked = self._since
+
+    def shortfall(self) -> int:
+        """Bytes to give back at once, lest somebody be killed for the next allocation; 0 for as long as none are."""
+        now = self._clock()
+        if now - self._looked < self.LOOK:
+            return 0
+        self._looked = now
+        return max(map(_shortfall, self._rooms()), default=0)
 
     def over(self) -> bool:
         """True once for every two intervals in a row that were over a limit: one alone may be another's doing."""

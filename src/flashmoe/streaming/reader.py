@@ -18,6 +18,7 @@ from flashmoe.files.checksum import checksum
 
 DEMAND = 0
 PREFETCH = 1
+GUESS = 2
 
 
 @dataclass(frozen=True)

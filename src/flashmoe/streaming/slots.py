@@ -76,8 +76,10 @@ class SlotTable:
             self.policy.forget(slot)
 
     def retire(self, count: int) -> list[int]:
-        """Never use so many of the free slots again, those worth least."""
-        slots = self.policy.victims(self.pins, count)
+        """Never use so many of the free slots again, the last ones: neighbours, since a huge page is given back whole,
+        and those that were never filled, since slots are filled from the first on."""
+        free: list[int] = np.flatnonzero(self.pins == 0).tolist()
+        slots = free[len(free) - count :]
         self.empty(slots)
         self.retired += slots
         self.pins[slots] += 1
