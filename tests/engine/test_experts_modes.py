@@ -104,9 +104,9 @@ def test_foresight_that_is_wrong_stops_but_for_a_try_in_a_while(tiny_packed, res
     ("foresight", "slots", "record", "expected"),
     [
         (None, 10, 2 << 20, True),
-        (None, 10, 100_000, False),
+        (None, 10, 28_672, False),
         (None, 20, 2 << 20, False),
-        (True, 10, 100_000, True),
+        (True, 10, 28_672, True),
         (False, 10, 2 << 20, False),
     ],
 )

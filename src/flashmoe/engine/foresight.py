@@ -16,7 +16,8 @@ from flashmoe.ops.interface import Array, Ops
 from flashmoe.streaming.experts import ExpertStore
 
 _LEAST_PRECISION = 0.4
-"""Ranks of the next router are read as long as this part of those read before proved right."""
+"""Ranks of the next router are read as long as this part of those read before proved right: half right still gains,
+where a quarter is right it gains nothing (docs/caching.md)."""
 _MEMORY = 1 / 64
 """Weight of one guess in the running precision of its rank."""
 _PATIENCE = 1 / 1024

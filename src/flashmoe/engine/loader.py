@@ -36,7 +36,8 @@ _COMMON_CONTEXT = 32768
 (262144) would take a quarter of 20 GB from the experts of 35B, for conversations that few have."""
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
-_LARGE_RECORD = 1 << 20
+_LARGE_RECORD = 100_000
+"""Bytes of an expert from which guessing was measured to pay (docs/caching.md); 28 kB were too few."""
 _SCRATCH_SHARE = 8
 _SNAPSHOT_SHARE = 16
 _SHORT_CHUNK = 512
