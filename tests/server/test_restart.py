@@ -7,7 +7,7 @@ import httpx
 
 from chat.test_tool_calls import call
 from flashmoe.chat.replay import WrittenTurns
-from flashmoe.cli.serve import default_sessions
+from flashmoe.cli.saved_states import default_sessions
 from server.test_openai import THINKING, WEATHER
 from server.test_serve import serving
 

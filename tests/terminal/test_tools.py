@@ -91,6 +91,9 @@ def test_what_goes_wrong_is_told_to_the_model(tools, name, arguments, told):
         ("def f(*x: int): ...", "named parameters only"),
         ("def f(x: bytes): ...", "has no JSON schema"),
         ("def f(x: Nowhere): ...", "NameError"),
+        ("async def f(x: int): ...", "neither async nor a generator"),
+        ("from typing import Literal\ndef f(x: Literal[1, 'a']): ...", "has no JSON schema"),
+        ("exit(1)", "SystemExit"),
         ("1 / 0", "ZeroDivisionError"),
         ("def f(:", "SyntaxError"),
         ("from json import dumps", "no public function"),
@@ -100,6 +103,21 @@ def test_a_file_that_gives_no_tools_is_a_sentence(tmp_path: Path, text: str, sen
     (tmp_path / "tools.py").write_text(text)
     with pytest.raises(FlashMoeError, match=sentence):
         read_tools(tmp_path / "tools.py")
+
+
+def test_a_file_may_define_what_its_functions_use(tmp_path: Path):
+    (tmp_path / "tools.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Point:\n    x: int\n"
+        "def double(x: int) -> int:\n    return 2 * Point(x).x\n"
+    )
+    (tool,) = read_tools(tmp_path / "tools.py")
+    assert tool.call({"x": 2}) == "4"
+
+
+def test_text_that_no_file_takes_is_replaced(tmp_path: Path):
+    (tmp_path / "tools.py").write_text("def f(x: int) -> str:\n    return '\\udcff'\n")
+    assert read_tools(tmp_path / "tools.py")[0].call({"x": 1}) == "?"
 
 
 def test_no_file_is_a_sentence(tmp_path: Path):

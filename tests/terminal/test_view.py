@@ -87,5 +87,24 @@ def test_what_a_model_writes_holds_no_control_characters(text: str):
     assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", harmless(text)) is None
 
 
+def test_a_call_cannot_look_like_another_by_the_direction_of_its_text():
+    assert harmless("add(\u202ea=1)") == "add(\N{REPLACEMENT CHARACTER}a=1)"
+
+
+def test_while_it_comes_thinking_is_dimmed_and_the_footer_stands_below():
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system="standard")
+    with AnswerView(console, fold=True) as view:
+        view.show(Thinking("I weigh this."), "2.0 tokens/s")
+        view._live.refresh()
+        drawn = console.file.getvalue()
+        view.show(Content("**Yes**"), "3.0 tokens/s")
+        view._live.refresh()
+    assert re.search(r"\x1b\[2;3mI weigh this\.", drawn)
+    assert drawn.index("weigh") < drawn.index("2.0 tokens/s")
+    last = console.file.getvalue()[len(drawn) :]
+    assert re.search(r"\x1b\[1mYes", last)
+    assert "3.0 tokens/s" in last
+
+
 def test_escape_sequences_of_the_model_do_not_reach_the_terminal():
     assert "\x1b" not in shown(Thinking("\x1b]0;owned\x07"), Content("\x1b[2J\x9b2J hello"), fold=False)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.saved_states import default_sessions
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.atomic import writing_errors
@@ -66,14 +67,19 @@ def command(
     # A share of the memory for states of the conversation, so that a turn computes what is new alone.
     given = {name: value for name, value in settings.items() if value is not None}
     with load(directory, snapshots=None, **given) as engine:
-        chat = Chat(engine, console, choices, system=system, tools=functions, session=session, history=_history())
-        console.print(engine.engine.summary, style="dim", highlight=False, soft_wrap=True)
+        # Only of a conversation that is to be kept are the states kept too.
+        cache = engine.engine.session_cache(default_sessions() if session else None)
+        chat = Chat(
+            engine, console, choices, system=system, tools=functions, session=session, cache=cache, history=_history()
+        )
+        console.print(engine.engine.summary, style="dim", highlight=False)
         chat.run()
+        cache.flush()
 
 
 def _history() -> Path:
     """Where the lines typed are kept from one chat to the next."""
     directory = platformdirs.user_state_path("flashmoe", appauthor=False)
     with writing_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory / "chat-history"

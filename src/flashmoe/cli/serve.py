@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.saved_states import default_sessions
 from flashmoe.demo.packed import model_name
 from flashmoe.errors import FlashMoeError
 from flashmoe.server.run import bind, check_exposure, serve
@@ -66,11 +66,6 @@ def command(
             click.echo(f"{served} at {address}/v1, {text.engine.limits.sequences} answers at a time", err=True)
 
         serve(text, listener, name=served, key=key, sessions=kept, disk=disk, ready=ready)
-
-
-def default_sessions() -> Path:
-    """In the user's cache directory."""
-    return platformdirs.user_cache_path("flashmoe", appauthor=False) / "sessions"
 
 
 def _key(given: str | None) -> str | None:

@@ -1,36 +1,35 @@
 """The loop of a chat: a line, an answer, tool calls that the user allows, and again.
 
-Invariant: the conversation consists of whole turns, also after Ctrl-C and errors; no tool runs unless the user said yes
-to it. Knows a text engine, a conversation and the screen.
+Invariant: the conversation consists of whole turns, also after Ctrl-C and errors, and what its file holds is never
+older than the last answer. Knows a text engine, a conversation and the screen.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 from rich.text import Text
 
-from flashmoe.chat.tool_calls import ToolCall
 from flashmoe.engine.generation import Statistics
+from flashmoe.engine.session import SessionCache
 from flashmoe.errors import FlashMoeError
 from flashmoe.terminal.answering import Answer, Choices
+from flashmoe.terminal.calls import DECLINED, Calls, Stopped
 from flashmoe.terminal.commands import COMMANDS, obey
 from flashmoe.terminal.conversation import Conversation
-from flashmoe.terminal.tools import UserTool
-from flashmoe.terminal.view import AnswerView, harmless
+from flashmoe.terminal.lines import lines
+from flashmoe.terminal.tools import UserTool, trouble, whole
+from flashmoe.terminal.view import AnswerView, harmless, markdown
 from flashmoe.text_engine import TextEngine
 
-_DECLINED = '{"error": "The user did not allow this call."}'
+_STOPPED = trouble("The user stopped this call.")
 
 
 class Chat:
-    """session: the file in which the conversation lives, if any. history: the file of lines typed, if any.
+    """session: the file in which the conversation lives, if any. cache: where states of it are kept, None for memory
+    alone. history: the file of lines typed, if any.
 
-    Raises FlashMoeError if the session's file is there and cannot be read.
+    Raises FlashMoeError if the session's file is there and holds no conversation that the template takes.
     """
 
     def __init__(
@@ -42,30 +41,29 @@ class Chat:
         system: str | None = None,
         tools: Sequence[UserTool] = (),
         session: Path | None = None,
+        cache: SessionCache | None = None,
         history: Path | None = None,
     ) -> None:
         self.engine, self.console, self.choices = engine, console, choices
-        self.tools = {tool.name: tool for tool in tools}
         self.conversation = Conversation.read(session) if session and session.exists() else Conversation()
         if system is not None:
             self.conversation.system = system
         self.stats: Statistics | None = None
         self.fold, self.ended = True, False
-        self._state = engine.engine.session()
+        self._calls = Calls(console, tools)
+        self._state = engine.engine.session(cache)
         self._session = session
-        self._allowed: set[str] = set()
-        kept: History = FileHistory(str(history)) if history else InMemoryHistory()
-        words = WordCompleter([f"/{name}" for name in COMMANDS], sentence=True)
-        self._lines: PromptSession[str] = PromptSession(
-            history=kept, completer=words, complete_while_typing=False, key_bindings=_keys(), enable_open_in_editor=True
-        )
-        self._questions: PromptSession[str] = PromptSession()
+        self._used = self._count(self.conversation)
+        self._lines = lines(console, (f"/{name}" for name in COMMANDS), history)
 
     def run(self) -> None:
         """Until Ctrl-D or /exit."""
+        self.show_last()
         while not self.ended:
+            if self.console.is_dumb_terminal:  # it has no place for a footer
+                self.say(self.footer())
             try:
-                line = self._lines.prompt("> ", bottom_toolbar=self.footer).strip()
+                line = whole(self._lines.prompt("> ", bottom_toolbar=self.footer).strip())
             except KeyboardInterrupt:
                 continue
             except EOFError:
@@ -76,85 +74,88 @@ class Chat:
                 elif line:
                     self.ask(line)
             except FlashMoeError as error:
-                self.console.print(Text(str(error), style="red"))
-            except KeyboardInterrupt:  # before the answer began, or in a tool
+                self.console.print(Text(harmless(str(error)), style="red"))
+            except KeyboardInterrupt:  # before the answer began
                 self.say("(stopped; nothing was asked)")
 
     def ask(self, text: str) -> None:
         """One question, until the model has answered without calling a tool. Where that fails nothing was asked."""
-        before = len(self.conversation.messages)
+        before = list(self.conversation.messages)
         self.conversation.ask(text)
         try:
             while self._answer():
-                pass
+                self.keep()
         except BaseException:
-            del self.conversation.messages[before:]
+            self.conversation.messages = before
             raise
         finally:
             self.keep()
 
+    def go_on_with(self, conversation: Conversation) -> None:
+        """Raises FlashMoeError where the template does not take it; then nothing changes."""
+        self._used = self._count(conversation)
+        self.conversation = conversation
+        self.keep()
+
+    def _count(self, conversation: Conversation) -> int:
+        """Tokens of what was said."""
+        if not conversation.messages:
+            return 0
+        tools = self._calls.described or None
+        return len(self.engine.prompt_ids(conversation.prompt(), tools=tools, add_generation_prompt=False))
+
     def _answer(self) -> bool:
         """One turn of the model and its calls; whether it has results to go on from."""
-        described = [tool.as_tool() for tool in self.tools.values()]
         with AnswerView(self.console, fold=self.fold) as view:
             answer = Answer(
-                self.engine, self.conversation.prompt(), described, self.choices, view.progress, self._state
+                self.engine, self.conversation.prompt(), self._calls.described, self.choices, view.progress, self._state
             )
             for event in answer:
-                view.show(event)
-        self.stats = answer.stats
+                self._measure(answer.stats)
+                view.show(event, self.footer())
+        self._measure(answer.stats)
         self.conversation.answer(answer.turn)
         if answer.stopped or answer.cut:
             self.say("(stopped)" if answer.stopped else "(cut: no tokens are left)")
+        stopped = answer.stopped
         for call in answer.turn.calls:
-            self.conversation.result(call.name, _DECLINED if answer.stopped else self._run(call))
-        return bool(answer.turn.calls) and not answer.stopped
+            try:
+                result = DECLINED if stopped else self._calls.run(call)
+            except Stopped:
+                self.say("(stopped)")
+                stopped, result = True, _STOPPED
+            self.conversation.result(call.name, result)
+        return bool(answer.turn.calls) and not stopped
 
-    def _run(self, call: ToolCall) -> str:
-        """Show a call, ask, and run it."""
-        arguments = ", ".join(f"{name}={value!r}" for name, value in call.arguments.items())
-        self.console.print(Text(harmless(f"▸ {call.name}({arguments})"), style="bold"))
-        if not self._allows(call.name):
-            self.say("not run")
-            return _DECLINED
-        result = self.tools[call.name].call(call.arguments)
-        self.console.print(Text(harmless(result), style="dim"))
-        return result
-
-    def _allows(self, name: str) -> bool:
-        if name in self._allowed:
-            return True
-        try:
-            answer = self._questions.prompt("  run it? y(es), n(o), a(lways this one): ").strip().lower()
-        except (KeyboardInterrupt, EOFError):
-            return False
-        if answer in ("a", "always"):
-            self._allowed.add(name)
-        return answer in ("y", "yes", "a", "always")
+    def _measure(self, stats: Statistics) -> None:
+        self.stats, self._used = stats, stats.prompt_tokens + stats.generated_tokens
 
     def footer(self) -> str:
-        """Speed, hits and context of the last answer."""
-        limit = self.engine.engine.limits.context
-        if (s := self.stats) is None:
-            return f"context 0 of {limit} · /help"
-        used = s.prompt_tokens + s.generated_tokens
-        return f"{s.generation_rate:.1f} tokens/s · expert hits {s.hit_rate:.1%} · context {used} of {limit} · /help"
+        """Speed, hits and context, in as many lines as the terminal's width takes."""
+        parts = [f"context {self._used} of {self.engine.engine.limits.context}", "/help"]
+        if (s := self.stats) is not None:
+            parts = [f"{s.generation_rate:.1f} tokens/s", f"expert hits {s.hit_rate:.1%}", *parts]
+        lines = [parts[0]]
+        for part in parts[1:]:
+            if len(longer := f"{lines[-1]} · {part}") <= self.console.width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+        return "\n".join(lines)
 
     def keep(self) -> None:
         """Write the session's file, if there is one."""
         if self._session:
             self.conversation.save(self._session)
 
+    def show_last(self) -> None:
+        """The last question and its answer, of a conversation that goes on."""
+        if not (messages := self.conversation.messages):
+            return
+        last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=0)
+        self.say(f"{len(messages)} messages; the last:\n> {messages[last]['content']}")
+        self.console.print(markdown(messages[-1]["content"]))
+
     def say(self, text: str) -> None:
         """Something of the program's own."""
         self.console.print(Text(harmless(text), style="dim"))
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("escape", "enter")
-    def _new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys

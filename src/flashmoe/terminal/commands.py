@@ -27,7 +27,9 @@ class Chat(Protocol):
 
     def ask(self, text: str) -> None: ...
 
-    def keep(self) -> None: ...
+    def go_on_with(self, conversation: Conversation) -> None: ...
+
+    def show_last(self) -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -44,38 +46,45 @@ def _help(chat: Chat, _rest: str) -> None:
 def _system(chat: Chat, rest: str) -> None:
     """TEXT: a system message for what follows; alone, show it; `/system -` removes it"""
     if rest:
-        chat.conversation.system = None if rest == "-" else rest
-        chat.keep()
+        chat.go_on_with(Conversation(None if rest == "-" else rest, chat.conversation.messages))
     chat.say(chat.conversation.system or "There is no system message.")
 
 
 def _save(chat: Chat, rest: str) -> None:
     """FILE: write the conversation to it"""
-    chat.conversation.save(_file(rest, "save"))
+    path = _file(rest, "save")
+    if path.exists():
+        Conversation.read(path)  # any other file stays what it is
+    chat.conversation.save(path)
     chat.say(f"Saved to {rest}.")
 
 
 def _load(chat: Chat, rest: str) -> None:
     """FILE: go on with the conversation in it"""
-    chat.conversation = Conversation.read(_file(rest, "load"))
-    chat.keep()
-    chat.say(f"{len(chat.conversation.messages)} messages.")
+    chat.go_on_with(Conversation.read(_file(rest, "load")))
+    chat.show_last()
 
 
 def _clear(chat: Chat, _rest: str) -> None:
     """begin anew; the system message stays"""
-    chat.conversation.messages.clear()
-    chat.keep()
+    chat.go_on_with(Conversation(chat.conversation.system))
     chat.say("A new conversation.")
 
 
 def _retry(chat: Chat, _rest: str) -> None:
     """answer the last question again"""
-    question = chat.conversation.take_back()
+    before = chat.conversation
+    shorter = Conversation(before.system, list(before.messages))
+    question = shorter.take_back()
     if question is None:
         chat.say("There is no question yet.")
-    else:
+        return
+    try:
+        chat.conversation = shorter
         chat.ask(question)
+    except BaseException:
+        chat.go_on_with(before)
+        raise
 
 
 def _stats(chat: Chat, _rest: str) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from flashmoe.chat.schema import Json, fault
 from flashmoe.errors import FlashMoeError
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+_MODULE = "flashmoe_tools"
+"""Of the file: a name of its own, under which its dataclasses find it."""
 _PARAMETER_LINE = re.compile(r"^\s*(?::param\s+)?(\w+)\s*(?:\([^)]*\))?:\s+(.+)$", re.MULTILINE)
 
 
@@ -37,23 +40,33 @@ class UserTool:
     def call(self, arguments: Mapping[str, Json]) -> str:
         """What the model is told: the result, as JSON unless it is text, or {"error": ...} for whatever went wrong."""
         if wrong := fault(dict(arguments), self.parameters, self.name):
-            return json.dumps({"error": wrong}, ensure_ascii=False)
+            return trouble(wrong)
         try:
             result = self.function(**arguments)
-            return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
-        except Exception as error:  # it is the user's function, and the model may do better
-            return json.dumps({"error": f"{type(error).__name__}: {error}"}, ensure_ascii=False)
+            return whole(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str))
+        except (Exception, SystemExit) as error:  # it is the user's function, and the model may do better
+            return trouble(f"{type(error).__name__}: {error}")
+
+
+def trouble(text: str) -> str:
+    """The result of a call that gave none."""
+    return whole(json.dumps({"error": text}, ensure_ascii=False))
+
+
+def whole(text: str) -> str:
+    """Without lone surrogates, which no file and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_tools(path: Path) -> list[UserTool]:
     """Run the file and take its functions. Raises FlashMoeError if it cannot be run, or a function not be described."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise FlashMoeError(f"{path} is not a Python file; --tools takes one that defines functions.")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[_MODULE] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a program of the user's
+    except (Exception, SystemExit) as error:  # a program of the user's
         raise FlashMoeError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
     found = [
         _tool(function, path)
@@ -67,6 +80,8 @@ def read_tools(path: Path) -> list[UserTool]:
 
 def _tool(function: Callable[..., Any], path: Path) -> UserTool:
     where = f"{path}, {function.__name__}"
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise FlashMoeError(f"{where}: a tool returns its result; it may be neither async nor a generator.")
     text = inspect.getdoc(function) or ""
     try:
         hints = get_type_hints(function)
@@ -94,7 +109,7 @@ def _schema(hint: Any, where: str) -> dict[str, Json]:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in _TYPES:
         return {"type": _TYPES[hint]}
-    if origin is Literal and {type(value) for value in arguments} <= {str, int}:
+    if origin is Literal and {type(value) for value in arguments} in ({str}, {int}):
         return {"type": _TYPES[type(arguments[0])], "enum": list(arguments)}
     if origin is list:
         return {"type": "array", "items": _schema(arguments[0], where)}

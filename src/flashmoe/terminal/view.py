@@ -17,7 +17,8 @@ from rich.text import Text
 
 from flashmoe.chat.turn_parser import Content, Thinking, TurnEvent
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Those that steer a terminal, and those that turn the direction of text, in which a call could look like another."""
 _THINKING_LINES = 6
 
 
@@ -51,16 +52,18 @@ def markdown(text: str) -> Markdown:
 
 
 class _LastLines:
-    """The end of a renderable, as much as fits."""
+    """The end of a renderable, as much as fits, and a footer below it."""
 
-    def __init__(self, content: RenderableType, most: int) -> None:
-        self._content, self._most = content, most
+    def __init__(self, content: RenderableType, most: int, footer: str) -> None:
+        self._content, self._most, self._footer = content, most, footer
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        footer = self._footer.splitlines()
         lines = console.render_lines(self._content, options, pad=False)
-        for line in lines[-min(self._most, console.height - 2) :]:
+        for line in lines[-max(1, min(self._most, console.height - 2 - len(footer))) :]:
             yield from line
             yield Segment.line()
+        yield Text(self._footer, style="reverse")
 
 
 class AnswerView:
@@ -77,16 +80,17 @@ class AnswerView:
         """So many tokens of the prompt are computed."""
         self._live.update(Text(f"reading the prompt: {done} of {total} tokens" if done < total else "", style="dim"))
 
-    def show(self, event: TurnEvent) -> None:
+    def show(self, event: TurnEvent, footer: str = "") -> None:
+        """footer: what stands below while the answer comes."""
         if isinstance(event, Thinking):
             self.thinking += event.text
-            self._live.update(_LastLines(self._thought(), _THINKING_LINES if self._fold else 1 << 20))
+            self._live.update(_LastLines(self._thought(), _THINKING_LINES if self._fold else 1 << 20, footer))
         elif isinstance(event, Content):
             self._fold_thinking()
             self.content += event.text
             end = self._printed + settled(self.content[self._printed :])
             self._print_until(end)
-            self._live.update(_LastLines(markdown(self.content[end:]), 1 << 20))
+            self._live.update(_LastLines(markdown(self.content[end:]), 1 << 20, footer))
 
     def _thought(self) -> Text:
         return Text(harmless(self.thinking), style="dim italic")
