@@ -26,6 +26,7 @@ from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
 from random_checkpoint import write_text_files
+from server.browsing import CHROMIUM, OPTIONS
 from server.scripted import Script, ScriptedEngine
 
 
@@ -124,3 +125,26 @@ def speaking(speaking_model: Path) -> Iterator[Running]:
     text = flashmoe.load(speaking_model, threads=1, context=1024, sequences=4)
     with text, running(text, prefixes=text.engine.session_cache()) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="There is no playwright here.")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty page on which nothing may be logged as an error and nothing may leave the machine."""
+    page = browser.new_page()
+    wrong, elsewhere = [], []
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: elsewhere.append(request.url) if "//127.0.0.1:" not in request.url else None)
+    yield page
+    page.close()
+    assert [text for text in wrong if "401" not in text] == []  # chromium reports each; the page asks for the key
+    assert elsewhere == []

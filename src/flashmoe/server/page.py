@@ -10,13 +10,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FILES = ("index.html", "page.css", "page.js", "api.js", "chat.js", "live.js", "turn.js", "icon.svg")
+_MODULES = ("api", "chat", "dom", "grid", "kept", "live", "log", "markdown", "page", "turn")
+_FILES = ("index.html", "page.css", "icon.svg", *(f"{name}.js" for name in _MODULES))
 _PATHS = {"/" if name == "index.html" else f"/page/{name}": name for name in _FILES}
 PAGE_PATHS = frozenset(_PATHS)
 """Open to everyone: they hold no secret, and the page asks for the key."""
+# Text that a model wrote can become no markup even by mistake: trusted types forbid the ways to make it so.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",

@@ -1,18 +1,23 @@
 // The conversation: what was said, in the form of the chat completions interface, and how the next answer comes.
 
 import { events, request } from "/page/api.js";
-import { Turn, element } from "/page/turn.js";
+import { element } from "/page/dom.js";
+import { keep, kept } from "/page/kept.js";
+import { Log } from "/page/log.js";
+import { Turn } from "/page/turn.js";
 
 const LEAST_TIMED_MILLISECONDS = 250;
 
 export class Chat {
   /** log: where turns appear. status: told in words what happens. settings: gives the fields of the next request. */
   constructor(log, status, settings) {
-    this.log = log;
+    this.log = new Log(log);
     this.status = status;
     this.settings = settings;
     this.messages = [];
     this.running = null;
+    this.coming = null; // the answer that streams, and what was said before it
+    addEventListener("pagehide", () => this.keep());
   }
 
   get busy() {
@@ -22,8 +27,42 @@ export class Chat {
   clear() {
     this.stop();
     this.running = null; // what comes of it is no part of the new conversation
+    this.coming = null;
     this.messages = [];
-    this.log.querySelectorAll("article").forEach((turn) => turn.remove());
+    this.log.clear();
+    this.keep();
+  }
+
+  /** For after a reload; false if the browser keeps nothing, or no more. */
+  keep() {
+    const { messages, reply } = this.coming ?? {};
+    const begun = reply && !isEmpty(reply);
+    const question = reply && !begun && messages.at(-1).role === "user" ? messages.at(-1).content : "";
+    return keep({ messages: begun ? [...messages, finished(reply)] : this.messages, question });
+  }
+
+  /** Show what was said before the page was loaded again; gives a question that was not answered. */
+  resume() {
+    const { messages, question } = kept();
+    this.messages = messages;
+    const names = {};
+    let turn;
+    for (const message of messages) {
+      if (message.role === "user") new Turn(this.log, "user", "You").say(message.content);
+      else if (message.role === "tool") new Turn(this.log, "user", `${names[message.tool_call_id]} gave`).say(message.content);
+      else {
+        turn = new Turn(this.log, "assistant", "Model");
+        if (message.reasoning_content) turn.think(message.reasoning_content);
+        turn.fold();
+        if (message.content) turn.answer(message.content);
+        for (const call of message.tool_calls ?? []) {
+          names[call.id] = call.function.name;
+          turn.call(call.function);
+        }
+      }
+    }
+    if (messages.at(-1)?.tool_calls) this.askForResults(turn, messages.at(-1).tool_calls);
+    return question;
   }
 
   stop() {
@@ -32,7 +71,7 @@ export class Chat {
 
   /** Say this and stream the answer; resolves to whether the conversation goes on from there. */
   async send(text) {
-    this.log.querySelectorAll(".results").forEach((form) => form.remove());
+    this.log.root.querySelectorAll(".results").forEach((form) => form.remove());
     new Turn(this.log, "user", "You").say(text);
     return this.answer([{ role: "user", content: text }]);
   }
@@ -42,7 +81,8 @@ export class Chat {
     const abort = (this.running = new AbortController());
     const messages = [...this.messages, ...said];
     const reply = { role: "assistant", content: "", reasoning_content: "", tool_calls: [] };
-    this.log.setAttribute("aria-busy", "true");
+    this.log.root.setAttribute("aria-busy", "true");
+    this.coming = { messages, reply };
     this.status("Waiting for the model");
     let ended = "";
     try {
@@ -55,20 +95,19 @@ export class Chat {
     if (ended === "length") turn.note("Cut off: no more tokens were allowed.");
     if (this.running !== abort) return true;
     this.running = null;
-    this.log.removeAttribute("aria-busy");
+    this.log.root.removeAttribute("aria-busy");
     this.status("");
-    const empty = !reply.content && !reply.reasoning_content && !reply.tool_calls.length;
-    if (empty && !ended) return false; // neither the question nor the missing answer is part of what comes next
-    if (!reply.reasoning_content) delete reply.reasoning_content;
-    if (!reply.tool_calls.length) delete reply.tool_calls;
-    this.messages = [...messages, reply];
-    if (reply.tool_calls && ended) this.askForResults(turn, reply.tool_calls);
+    this.coming = null;
+    if (isEmpty(reply) && !ended) return false; // neither the question nor the missing answer is part of what comes next
+    this.messages = [...messages, finished(reply)];
+    if (!this.keep()) turn.note("Too long to be kept: loading the page again would lose it.");
+    if (reply.tool_calls.length && ended) this.askForResults(turn, reply.tool_calls);
     return true;
   }
 
   /** Stream one answer into `turn` and `reply`; resolves to why it ended. */
   async read(turn, reply, messages, signal) {
-    const { system, ...fields } = this.settings();
+    const { system, ...fields } = await this.settings();
     const rules = system ? [{ role: "system", content: system }] : [];
     const body = { ...fields, messages: [...rules, ...messages], stream: true, stream_options: { include_usage: true } };
     const response = await request("/v1/chat/completions", {
@@ -105,7 +144,7 @@ export class Chat {
     const content = reply.content ? delta.content : delta.content?.trimStart();
     if (content || delta.tool_calls) turn.fold();
     if (delta.content) reply.content += delta.content;
-    if (content) turn.say(content);
+    if (content) turn.answer(content);
     for (const call of delta.tool_calls ?? []) {
       reply.tool_calls.push({ id: call.id, type: "function", function: call.function });
       turn.call(call.function);
@@ -140,13 +179,21 @@ export class Chat {
       this.onanswer(this.answer(results));
     });
     form.addEventListener("keydown", submitOnEnter);
-    turn.root.append(form);
-    turn.follow();
+    turn.ask(form);
     fields[0].field.focus();
   }
 
   /** Told of each answer that begins without `send`. */
   onanswer() {}
+}
+
+function isEmpty(reply) {
+  return !reply.content && !reply.reasoning_content && !reply.tool_calls.length;
+}
+
+/** A reply as the next request holds it: without the fields that are empty. */
+function finished({ reasoning_content, tool_calls, ...reply }) {
+  return { ...reply, ...(reasoning_content && { reasoning_content }), ...(tool_calls.length && { tool_calls }) };
 }
 
 /** Enter sends the form it is pressed in; Shift+Enter, and Enter while a word is composed, do not. */

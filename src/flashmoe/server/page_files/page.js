@@ -24,11 +24,18 @@ const byId = (id) => document.getElementById(id);
 const [message, composer, stop, tools] = ["message", "composer", "stop", "tools"].map(byId);
 let model = "";
 
+/** What the server calls its model. */
+async function modelName() {
+  model ||= (await (await request("/v1/models")).json()).data[0].id;
+  byId("model").textContent = model;
+  return model;
+}
+
 /** The fields of the next request. Throws an Error with a sentence. */
-function settings() {
+async function settings() {
   const number = (id) => (byId(id).value === "" ? undefined : Number(byId(id).value));
   return {
-    model,
+    model: await modelName(),
     system: byId("system").value.trim(),
     tools: givenTools(),
     max_tokens: number("max-tokens"),
@@ -89,13 +96,14 @@ byId("sample").addEventListener("click", () => {
   message.focus();
 });
 
+const question = chat.resume();
+byId("empty").hidden = chat.messages.length > 0;
+if (question) message.value = question;
 if (matchMedia("(max-width: 52rem)").matches) byId("live").open = false;
 try {
-  const { data } = await (await request("/v1/models")).json();
-  model = data[0].id;
-  byId("model").textContent = model;
+  await modelName();
 } catch {
-  status("The server cannot be reached. Load the page again when it is back.");
+  status("The server cannot be reached.");
 }
 new Live();
-message.focus();
+if (document.activeElement === document.body) message.focus(); // and not the form for a call that waits

@@ -1,32 +1,31 @@
-// One turn of the conversation on the page. All text goes in as text nodes, never as HTML.
+// One turn of the conversation on the page.
 
-/** An element with a class and children, which are elements or text. */
-export function element(name, className = "", ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
-}
+import { copyButton, element } from "/page/dom.js";
+import { Markdown } from "/page/markdown.js";
 
-/** What somebody said. who: the heading, for those who cannot see sides and colours. */
+/** What somebody said. log: a Log. who: the heading, for those who cannot see sides and colours. */
 export class Turn {
   constructor(log, kind, who) {
     this.log = log;
-    this.root = element("article", kind, element("h2", "who", who));
+    this.content = "";
+    const head = element("header", "", element("h2", "who", who));
+    if (kind === "assistant") head.append(copyButton(() => this.content.trim(), "the answer"));
+    this.root = element("article", kind, head);
     log.append(this.root);
-    this.follow(true);
   }
 
-  /** Keep the end in view, unless the reader has scrolled away from it. */
-  follow(always = false) {
-    const below = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight;
-    if (always || below < 120) this.log.scrollTop = this.log.scrollHeight;
-  }
-
+  /** What a person or a tool said, as it is. */
   say(text) {
-    this.text ??= this.root.appendChild(element("p", "text"));
-    this.text.append(text);
-    this.follow();
+    this.root.append(element("p", "text", text));
+    this.log.follow();
+  }
+
+  /** A piece of the model's answer, in Markdown. */
+  answer(text) {
+    this.content += text;
+    this.markdown ??= new Markdown(this.root.appendChild(element("div", "text markdown")));
+    this.markdown.append(text);
+    this.log.follow();
   }
 
   think(text) {
@@ -37,15 +36,15 @@ export class Turn {
       this.root.append(this.thinking);
     }
     this.thought.append(text);
-    this.follow();
+    this.log.follow();
   }
 
   /** The thinking is over: fold it away. */
   fold() {
-    if (this.thinking) {
-      this.thinking.open = false;
-      this.thinking.firstChild.textContent = "Thought";
-    }
+    if (!this.thinking || this.folded) return;
+    this.folded = true; // who opens it again keeps it open
+    this.thinking.open = false;
+    this.thinking.firstChild.textContent = "Thought";
   }
 
   call({ name, arguments: written }) {
@@ -57,17 +56,20 @@ export class Turn {
     ]);
     shown.append(values.length ? element("dl", "arguments", ...rows.flat()) : element("p", "note", "without arguments"));
     this.root.append(shown);
-    this.follow();
+    this.markdown = null; // what is said after the call stands below it
+    this.log.follow();
   }
 
   note(text, className = "note") {
     const made = element("p", className, text);
     if (className === "error") made.setAttribute("role", "alert");
     this.root.append(made);
-    this.follow();
+    this.log.follow();
   }
 
-  remove() {
-    this.root.remove();
+  /** A form for what the turn's calls gave, in place of the model's next words. */
+  ask(form) {
+    this.root.append(form);
+    this.log.follow();
   }
 }
