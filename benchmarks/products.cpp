@@ -33,17 +33,18 @@ struct Products {
     Products(const Shape& shape, int bits) : shape(shape), bits(bits) {
         std::mt19937 generator(1);
         const Index groups = shape.in / kGroup, padded = (groups + 15) / 16 * 16;
+        const Index stride = shape.in + kGroup;  // as backend/activations.cpp lays rows out
         matrices = std::max<Index>(1, kWeightBytes / (shape.out * shape.in * bits / 8));
         codes.resize(static_cast<std::size_t>(matrices * shape.out * shape.in * bits / 8));
         for (auto& code : codes) code = static_cast<std::uint8_t>(generator());
         floats.resize(static_cast<std::size_t>(matrices * shape.out * groups));
         for (auto& value : floats) value = static_cast<std::uint16_t>(0x3c00 | (generator() & 0x80ff));
-        x.resize(static_cast<std::size_t>(kMaxRows * shape.in));
+        x.resize(static_cast<std::size_t>(kMaxRows * stride));
         for (auto& code : x) code = static_cast<std::int8_t>(generator() % 255 - 127);
         scales.resize(static_cast<std::size_t>(kMaxRows * padded), 0.01f);
         y.resize(static_cast<std::size_t>(kMaxRows * shape.out));
         for (Index r = 0; r < kMaxRows; ++r)
-            rows.push_back({x.data() + r * shape.in, scales.data() + r * padded, scales.data() + r * padded,
+            rows.push_back({x.data() + r * stride, scales.data() + r * padded, scales.data() + r * padded,
                             y.data() + r * shape.out});
     }
 

@@ -21,15 +21,17 @@ void split_group(const std::int8_t* natural, Index group, std::int8_t* row) {
 void Activations::prepare(Index rows, Index columns, Widths widths) {
     columns_ = columns;
     widths_ = widths;
-    padded_ = round_up(columns, 4 * kGroup);
+    const Index used = round_up(columns, 4 * kGroup);
+    // A line more: 2048 bytes apart, the same columns of 16 rows would fill all places of the cache they may lie in.
+    padded_ = used + kGroup;
     const Index groups = columns / kGroup;
     padded_groups_ = round_up(groups, 16);  // kernels load 16 each time
     for (const int bits : kWidths) {
         if (!widths.has(bits)) continue;
         codes_[bits / 4].reserve(rows * padded_);
         const Index tail = columns / (4 * kGroup) * (4 * kGroup);
-        for (Index r = 0; r < rows && tail < padded_; ++r)
-            std::memset(codes(bits, r) + tail, 0, static_cast<std::size_t>(padded_ - tail));
+        for (Index r = 0; r < rows && tail < used; ++r)
+            std::memset(codes(bits, r) + tail, 0, static_cast<std::size_t>(used - tail));
     }
     float* scales = scales_.reserve(rows * padded_groups_);
     float* sums = sums_.reserve(rows * padded_groups_);

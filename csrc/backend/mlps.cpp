@@ -53,14 +53,20 @@ void Cpu::mlp_activate(const HiddenPiece& piece, float* values) {
 
 void Cpu::mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows) {
     float* workers = scratch(2 * kEntries * kGroup);
-    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups), [&](std::uint32_t chunk, int worker) {
-        const MlpWork& w = work[chunk / groups];
+    // With many entries a chunk is many groups: what one prefetches behind its rows, the next one needs.
+    const Index pieces = std::ssize(work) * groups, shared = pieces / (8 * pool_.threads());
+    const bool many = work.back().end - work.front().begin >= 4 * std::ssize(work);
+    const Index together = many ? std::clamp<Index>(shared, 1, groups) : 1, parts = ceil_div(groups, together);
+    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * parts), [&](std::uint32_t chunk, int worker) {
+        const MlpWork& w = work[chunk / parts];
         float* values = workers + worker * 2 * kEntries * kGroup;
-        for (Index begin = w.begin; begin < w.end; begin += kEntries) {
-            const HiddenPiece piece{chunk % groups, begin, std::min(begin + kEntries, w.end), 0, kGroup};
-            mlp_project(w, piece, rows, values);
-            mlp_activate(piece, values);
-        }
+        const Index first = chunk % parts * together, last = std::min(first + together, groups);
+        for (Index group = first; group < last; ++group)
+            for (Index begin = w.begin; begin < w.end; begin += kEntries) {
+                const HiddenPiece piece{group, begin, std::min(begin + kEntries, w.end), 0, kGroup};
+                mlp_project(w, piece, rows, values);
+                mlp_activate(piece, values);
+            }
     });
 }
 

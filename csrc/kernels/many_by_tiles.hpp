@@ -14,13 +14,23 @@ constexpr Index kTileThreshold = 8;  // rows of activations; fewer leave too muc
 // Activations as tiles: [group][row][64 codes in the order of a panel's vectors].
 template <int Bits>
 inline void gather_tiles(const QuantisedRow* rows, Index count, Index groups, std::int8_t* to) {
-    constexpr int kPart = 4 * Panel<Bits>::kWords;  // bytes that lie together
+    constexpr int kPart = 4 * PanelCodes<Bits>::kWords;  // bytes that lie together
     for (Index g = 0; g < groups; ++g)
         for (Index t = 0; t < count; ++t) {
             std::int8_t* tile_row = to + (g * kRowsTogether + t) * kGroup;
-            for (int i = 0; i < kFours; i += Panel<Bits>::kWords)
-                __builtin_memcpy(tile_row + 4 * i, rows[t].codes + Panel<Bits>::fours(g, i), kPart);
+            for (int i = 0; i < kFours; i += PanelCodes<Bits>::kWords)
+                __builtin_memcpy(tile_row + 4 * i, rows[t].codes + PanelCodes<Bits>::fours(g, i), kPart);
         }
+}
+
+// A panel's codes as tiles: [fours of columns][rows of weights][4], one a group.
+using WeightTiles = std::uint8_t[kPanelGroups][kFours][64];
+
+template <int Bits, int Group = 0, int Four = 0>
+FLASHMOE_INLINE void store_tiles(const PanelCodes<Bits>& panel, std::uint8_t (*tiles)[kFours][64]) {
+    store_bytes(tiles[Group][Four], panel.template four<Group, Four>());
+    if constexpr (Four + 1 < kFours) store_tiles<Bits, Group, Four + 1>(panel, tiles);
+    else if constexpr (Group + 1 < PanelCodes<Bits>::kGroups) store_tiles<Bits, Group + 1>(panel, tiles);
 }
 
 // dots[row of activations][row of weights] of one group; `x` holds up to kRowsTogether rows.
@@ -35,20 +45,23 @@ FLASHMOE_INLINE void tile_dots(Tiles& tiles, const std::int8_t* x, Index count, 
 template <class Tiles, int Bits>
 inline void panel_times_tiles(Tiles& tiles, const AffineView& w, Index n, const std::int8_t* x,
                               const QuantisedRow* rows, Index count) {
-    Panel<Bits> panel;
-    alignas(64) PanelSums sums[kRowsTogether];
+    alignas(64) WeightTiles codes;
+    alignas(64) float memory[kPanelGroups * kRowsTogether * kPanelRows];
     alignas(64) std::int32_t dots[kRowsTogether][kPanelRows];
+    const PanelSums sums{memory, count};
     for (Index g = 0; g < w.groups(); g += kPanelGroups) {
-        panel.unpack(w, n, g);
-        for (int at = 0; at < panel.groups; ++at) {
-            tiles.weights(panel.codes[at]);
+        const PanelFloats floats(w, n, g);
+        for (int at = 0; at < floats.groups; at += PanelCodes<Bits>::kGroups)
+            store_tiles<Bits>(PanelCodes<Bits>(w, n, g + at, floats.groups - at), codes + at);
+        for (int at = 0; at < floats.groups; ++at) {
+            tiles.weights(codes[at]);
             tile_dots(tiles, x + (g + at) * kRowsTogether * kGroup, count, dots);
             for (Index t = 0; t < count; ++t)
-                panel.add(at, words_of(load_bytes(dots[t])), rows[t].scales[g + at], rows[t].sums[g + at], g == 0,
-                          sums[t][at]);
+                PanelSums::add_dots(words_of(load_bytes(dots[t])), floats.scales[at], floats.biases[at],
+                                    rows[t].scales[g + at], rows[t].sums[g + at], g == 0, sums.at(at, t));
         }
     }
-    for (Index t = 0; t < count; ++t) fold(sums[t], w.groups(), rows[t].out + n);
+    sums.fold(w.groups(), n, rows);
 }
 
 template <class Tiles>

@@ -1,5 +1,5 @@
-// Affine weights times many rows of int8 activations (kernels/affine.hpp has the arithmetic): a panel of weights is
-// unpacked once for up to 64 rows, four of which share each load of it.
+// Affine weights times many rows of int8 activations (kernels/affine.hpp has the arithmetic): a group of a panel of
+// weights is unpacked once, into registers where there are enough, and meets up to 64 rows of activations.
 #pragma once
 
 #include "kernels/panel.hpp"
@@ -9,43 +9,75 @@ namespace flashmoe::FLASHMOE_ISA {
 constexpr Index kManyRows = 4;       // from here on unpacking pays
 constexpr Index kRowsTogether = 64;  // their sums take 64 KiB
 
-template <int Bits, int Rows, int J = 0>
-FLASHMOE_INLINE void dot_fours(const std::uint8_t (*codes)[64], const std::int8_t* const (&x)[Rows], Index at,
-                               I (&dots)[Rows]) {
-    const B four = load_bytes(codes[J]);
-    for (int r = 0; r < Rows; ++r) dots[r] = dot<Bits>(dots[r], four, repeat_four(x[r] + at + 4 * J));
-    if constexpr (J < 3) dot_fours<Bits, Rows, J + 1>(codes, x, at, dots);
+template <int Bits, int Group, int Four = 0>
+FLASHMOE_INLINE void unpack_group(const PanelCodes<Bits>& panel, B (&codes)[kFours]) {
+    codes[Four] = panel.template four<Group, Four>();
+    if constexpr (Four + 1 < kFours) unpack_group<Bits, Group, Four + 1>(panel, codes);
 }
 
-// Adds to the sums of `Rows` rows what the panel gives; its first group is group g of the matrix.
-template <int Bits, int Rows>
-inline void add_panel(const Panel<Bits>& panel, Index g, const QuantisedRow* rows, PanelSums* sums) {
-    for (int at = 0; at < panel.groups; ++at) {
+template <int Bits, int Rows, int Four = 0>
+FLASHMOE_INLINE void dot_fours(const B (&codes)[kFours], const std::int8_t* const (&x)[Rows], I (&dots)[Rows]) {
+    for (int r = 0; r < Rows; ++r)
+        dots[r] = dot<Bits>(dots[r], codes[Four], repeat_four(x[r] + PanelCodes<Bits>::fours(0, Four)));
+    if constexpr (Four + 1 < kFours) dot_fours<Bits, Rows, Four + 1>(codes, x, dots);
+}
+
+// One group of a panel.
+template <int Bits>
+struct PanelGroup {
+    B codes[kFours];
+    F scale, bias;
+    Index g;  // of the matrix
+
+    // Adds to the sums of `Rows` rows, which lie one behind the other.
+    template <int Rows>
+    FLASHMOE_INLINE void add_to(const QuantisedRow* rows, float* sums) const {
         I dots[Rows];
         const std::int8_t* x[Rows];
         for (int r = 0; r < Rows; ++r) {
             dots[r] = zero_i();
-            x[r] = rows[r].codes + Panel<Bits>::fours(g + at, 0);
+            x[r] = rows[r].codes + PanelCodes<Bits>::fours(g, 0);
         }
-        for (int j = 0; j < kFours; j += 4)
-            dot_fours<Bits, Rows>(panel.codes[at] + j, x, Panel<Bits>::fours(0, j), dots);
+        dot_fours<Bits, Rows>(codes, x, dots);
         for (int r = 0; r < Rows; ++r)
-            panel.add(at, dots[r], rows[r].scales[g + at], rows[r].sums[g + at], g == 0, sums[r][at]);
+            PanelSums::add_dots(dots[r], scale, bias, rows[r].scales[g], rows[r].sums[g], g < kPanelGroups,
+                           sums + r * kPanelRows);
     }
+
+    FLASHMOE_INLINE void add_to_all(const QuantisedRow* rows, Index count, float* sums) const {
+        Index t = 0;
+        for (; t + 4 <= count; t += 4) add_to<4>(rows + t, sums + t * kPanelRows);
+        for (; t + 2 <= count; t += 2) add_to<2>(rows + t, sums + t * kPanelRows);
+        if (t < count) add_to<1>(rows + t, sums + t * kPanelRows);
+    }
+};
+
+// The groups that `codes` holds, of which the first is group g of the matrix and group `at` of the floats.
+template <int Bits, int Group = 0>
+FLASHMOE_INLINE void add_groups(const PanelCodes<Bits>& codes, const PanelFloats& floats, Index g, int at,
+                                const QuantisedRow* rows, const PanelSums& sums) {
+    if (at + Group >= floats.groups) return;
+    PanelGroup<Bits> group;
+    unpack_group<Bits, Group>(codes, group.codes);
+    group.scale = floats.scales[at + Group];
+    group.bias = floats.biases[at + Group];
+    group.g = g + at + Group;
+    group.add_to_all(rows, sums.count, sums.at(at + Group, 0));
+    if constexpr (Group + 1 < PanelCodes<Bits>::kGroups) add_groups<Bits, Group + 1>(codes, floats, g, at, rows, sums);
 }
 
 template <int Bits>
 inline void panel_times_rows(const AffineView& w, Index n, const QuantisedRow* rows, Index count) {
-    Panel<Bits> panel;
-    alignas(64) PanelSums sums[kRowsTogether];
+    alignas(64) float memory[kPanelGroups * kRowsTogether * kPanelRows];
+    const PanelSums sums{memory, count};
     for (Index g = 0; g < w.groups(); g += kPanelGroups) {
-        panel.unpack(w, n, g);
-        Index t = 0;
-        for (; t + 4 <= count; t += 4) add_panel<Bits, 4>(panel, g, rows + t, sums + t);
-        for (; t + 2 <= count; t += 2) add_panel<Bits, 2>(panel, g, rows + t, sums + t);
-        if (t < count) add_panel<Bits, 1>(panel, g, rows + t, sums + t);
+        const PanelFloats floats(w, n, g);
+        for (int at = 0; at < floats.groups; at += PanelCodes<Bits>::kGroups) {
+            const PanelCodes<Bits> codes(w, n, g + at, floats.groups - at);
+            add_groups<Bits>(codes, floats, g, at, rows, sums);
+        }
     }
-    for (Index t = 0; t < count; ++t) fold(sums[t], w.groups(), rows[t].out + n);
+    sums.fold(w.groups(), n, rows);
 }
 
 // Calls body(first of the rows together, how many) until all `count` are done.

@@ -12,6 +12,8 @@
 
 namespace flashmoe::FLASHMOE_ISA {
 
+constexpr int kVectors = 8;  // F that the registers hold
+
 struct F { __m256 a, b; };   // lanes 0 .. 7, 8 .. 15
 struct I { __m256i a, b; };
 struct B { __m256i a, b; };  // bytes 0 .. 31, 32 .. 63

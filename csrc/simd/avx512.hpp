@@ -11,6 +11,8 @@
 
 namespace flashmoe::FLASHMOE_ISA {
 
+constexpr int kVectors = 32;  // F that the registers hold
+
 using F = __m512;
 struct I { __m512i v; };
 struct B { __m512i v; };

@@ -10,6 +10,8 @@
 
 namespace flashmoe::neon {
 
+constexpr int kVectors = 8;  // F that the registers hold
+
 struct F { float32x4_t v[4]; };
 struct I { int32x4_t v[4]; };
 struct B { uint8x16_t v[4]; };

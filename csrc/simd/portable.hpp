@@ -13,6 +13,8 @@
 
 namespace flashmoe::portable {
 
+constexpr int kVectors = 8;  // F that the registers hold
+
 struct F { float v[16]; };
 struct I { std::int32_t v[16]; };
 struct B { std::uint8_t v[64]; };
