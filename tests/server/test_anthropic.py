@@ -123,6 +123,9 @@ def test_what_is_not_supported_is_refused_by_name_in_anthropics_shape(speaking, 
 def test_models_come_in_anthropics_shape(speaking):
     assert [m.id for m in speaking.anthropic.models.list()] == ["small"]
     assert speaking.anthropic.models.retrieve("small").display_name == "small"
+    with pytest.raises(anthropic.NotFoundError) as error:
+        speaking.anthropic.models.retrieve("other")
+    assert error.value.body["error"]["type"] == "not_found_error"
 
 
 def test_the_model_is_told_that_a_tool_failed(scripted):

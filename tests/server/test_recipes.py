@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from chat.test_tool_calls import call
@@ -45,6 +46,23 @@ def test_a_coding_agent(scripted, capsys, tmp_path, monkeypatch):
 
     exec(recipe("A coding agent, in one screen", scripted(script)), {})
     assert capsys.readouterr().out == "It says Hello now.\n"
+    assert (tmp_path / "hello.txt").read_text() == "Hello"
+
+
+def test_smolagents(scripted, tmp_path):
+    """Its model writes code, which runs: one piece reads the file and writes it anew, the next says so."""
+    (tmp_path / "hello.txt").write_text("Helo")
+    fix = 'text = read_file("hello.txt")\nwrite_file("hello.txt", text.replace("Helo", "Hello"))\nprint("It is done")'
+
+    def script(prompt):
+        done = "Execution logs:\nIt is done" in prompt
+        code = 'final_answer("It says Hello now.")' if done else fix
+        return f"So.\n</think>\n\nThought: a letter is missing.\n<code>\n{code}\n</code>"
+
+    program = tmp_path / "agent.py"
+    program.write_text(recipe("smolagents: an agent that writes Python", scripted(script, context=65536)))
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "It says Hello now.\n", done.stderr
     assert (tmp_path / "hello.txt").read_text() == "Hello"
 
 

@@ -16,7 +16,7 @@ from flashmoe.server import chat_completions, completions, messages, responses
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.errors import ApiError, as_api_error
-from flashmoe.server.guard import Guard, respond
+from flashmoe.server.guard import Guard, is_anthropics, respond
 from flashmoe.server.messages_types import CountRequest, MessagesRequest
 from flashmoe.server.openai_types import ChatRequest, CompletionRequest
 from flashmoe.server.openapi import Operation, document
@@ -90,7 +90,7 @@ class _Routes:
 
     async def models(self, request: Request) -> Response:
         name, model = self._service.name, self._model(request)
-        if _is_anthropics(request):
+        if is_anthropics(request.scope):
             return _json({"data": [model], "has_more": False, "first_id": name, "last_id": name})
         return _json({"object": "list", "data": [model]})
 
@@ -101,7 +101,7 @@ class _Routes:
 
     def _model(self, request: Request) -> dict[str, Any]:
         name = self._service.name
-        if _is_anthropics(request):
+        if is_anthropics(request.scope):
             return {"id": name, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
         return {"id": name, "object": "model", "created": 0, "owned_by": "flashmoe"}
 
@@ -139,11 +139,6 @@ class _Routes:
         ]
 
 
-def _is_anthropics(request: Request) -> bool:
-    """Paths that both have are asked for by Anthropic's clients with this header."""
-    return "anthropic-version" in request.headers
-
-
 def _json(value: Any) -> Response:
     return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
 
@@ -153,12 +148,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     what = {404: "There is nothing at this address.", 405: "This address does not take that method."}
     headers = dict(error.headers) if error.headers else None
     return respond(
-        ApiError(error.status_code, what.get(error.status_code, error.detail), headers=headers), request.url.path
+        ApiError(error.status_code, what.get(error.status_code, error.detail), headers=headers), request.scope
     )
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return respond(as_api_error(error), request.url.path)
+    return respond(as_api_error(error), request.scope)
 
 
 async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -20,9 +20,14 @@ MOST_AT_ONCE = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def respond(error: ApiError, path: str) -> JSONResponse:
-    """An error in the shape of the API that the path belongs to."""
-    body = error.anthropic() if path.startswith("/v1/messages") else error.openai()
+def is_anthropics(scope: Scope) -> bool:
+    """Whether a request is of Anthropic's API; paths that both have are asked for by its clients with a header."""
+    return str(scope["path"]).startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope)
+
+
+def respond(error: ApiError, scope: Scope) -> JSONResponse:
+    """An error in the shape of the API that was asked."""
+    body = error.anthropic() if is_anthropics(scope) else error.openai()
     return JSONResponse(body, error.status, error.headers)
 
 
@@ -61,7 +66,7 @@ class Guard:
             self._check(scope["path"], Headers(scope=scope))
             await self._app(scope, receive, counting)
         except ApiError as error:
-            await respond(error, scope["path"])(scope, receive, counting)
+            await respond(error, scope)(scope, receive, counting)
         except asyncio.CancelledError:
             pass  # the server ends and waits no longer; for uvicorn this would be an error with a traceback
         except Exception as error:  # answered as 500 already
