@@ -86,6 +86,9 @@ class HttpServer(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             late.cancel()
+            for connection in list(self.server_state.connections):  # of those who do not read
+                connection.transport.abort()
+            await asyncio.sleep(0)  # in which they close
 
 
 def serve(
