@@ -31,7 +31,8 @@ COLD, WARM = "cold", "warm"
 
 @dataclass(frozen=True)
 class Run:
-    """One generation. Bytes and seconds of decoding are a token's; shares from 0 to 1."""
+    """One generation. Bytes and seconds of decoding are a token's; shares from 0 to 1. hit_rate: of the experts that
+    were in memory before anybody asked for them or guessed that they would be."""
 
     start: str
     prompt: int
@@ -183,12 +184,15 @@ def _fill(engine: Engine) -> None:
 def _run(engine: Engine, start: str, prompt: int, ids: Sequence[int], tokens: int, seed: int) -> Run:
     generation = generate(engine, np.array(ids), _sampling(seed), max_tokens=tokens, stop_ids=frozenset())
     prefilled: Statistics | None = None
+    guessed = 0
     for _ in generation:
-        prefilled = prefilled or generation.statistics
+        if prefilled is None:
+            prefilled, guessed = generation.statistics, engine.store.stats.prefetch_used
     done = generation.statistics
     assert prefilled is not None
     steps, seconds = done.steps, done.generation_seconds
-    hits, misses = done.hits - prefilled.hits, done.misses - prefilled.misses
+    guessed = engine.store.stats.prefetch_used - guessed
+    hits, misses = done.hits - prefilled.hits - guessed, done.misses - prefilled.misses + guessed
     stall = done.stall_seconds - prefilled.stall_seconds
     native = done.native_seconds - prefilled.native_seconds
     return Run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from flashmoe._native import Cpu
+from flashmoe._native import Buffer, Cpu
 from flashmoe.streaming import cgroups
 from flashmoe.streaming.memory import available_memory, physical_cores
 
@@ -40,7 +40,8 @@ def read_limits(proc: Path = cgroups.PROC, sys: Path = Path("/sys")) -> Limits:
         memory=int(psutil.virtual_memory().total),
         available=available_memory(proc),
         cgroup_memory=cgroups.memory_left(proc),
-        locked=None if soft == resource.RLIM_INFINITY else soft,
+        # Who may lock memory whatever the limit says can lock a page more than it.
+        locked=None if soft == resource.RLIM_INFINITY or Buffer(soft + 1).lock() else soft,
         huge_pages=_huge_pages(sys),
     )
 

@@ -33,8 +33,8 @@ def plot_pipeline(pipeline: Pipeline, title: str, path: Path) -> None:
     axes.set_ylabel("milliseconds a token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(
-        f"{title}: {pipeline.seconds * 1e3:.1f} ms a token, besides the layers {pipeline.head * 1e3:.1f} ms embedding "
-        f"and head, {pipeline.sampling * 1e3:.1f} ms sampling",
+        f"{title}: {pipeline.seconds * 1e3:.3g} ms a token, besides the layers {pipeline.head * 1e3:.2g} ms embedding "
+        f"and head, {pipeline.sampling * 1e3:.2g} ms sampling",
         fontsize="medium",
     )
     figure.legend(loc="outside right upper", reverse=True)

@@ -146,10 +146,17 @@ class Prediction:
             f"    sampling         {_ms(d.sampling)}",
             f"  predicted          {_ms(d.predicted)} = before + bookkeeping + max(bursts - ahead + last, beside) + "
             f"sampling: {1 / d.predicted:.2f} tokens/s",
-            f"  from a cold start  {_ms(self.cold.predicted)}: {1 / self.cold.predicted:.2f} tokens/s in an answer of "
-            f"{self.answer} tokens after a prompt of {self.prompt}, with {self.cold.hit_rate:.1%} hits while the "
-            f"memory fills ({_ms(self.cold.filling).strip()} for its first use)",
+            f"  from a cold start  {_ms(self.cold.predicted)}: {self._cold()}",
         ]
+
+    def _cold(self) -> str:
+        cold = self.cold
+        if not cold.fresh:
+            return f"a prompt of {self.prompt} tokens has filled the memory"
+        return (
+            f"{1 / cold.predicted:.2f} tokens/s in an answer of {self.answer} tokens after a prompt of {self.prompt}, "
+            f"with {cold.hit_rate:.1%} hits while the memory fills, and {_ms(cold.filling).strip()} for its first use"
+        )
 
     def _prefill(self) -> list[str]:
         p, c = self.prefill, self.model.config
