@@ -32,7 +32,7 @@ class ExpertInputs:
         pass
 
     def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
-        norm = self._engine.decoder.layers[layer].moe_norm
+        norm = self._engine.decoder.layers[layer].moe.norm
         self._inputs[layer].append(np.asarray(self._engine.ops.rms_norm(x, norm, self._engine.config.eps)))
         self._ids[layer].append(ids)
 

@@ -6,37 +6,18 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <vector>
 
 #include "backend/activations.hpp"
-#include "backend/delta_state.hpp"
-#include "backend/kv_cache.hpp"
+#include "backend/blocks.hpp"
 #include "kernels/dispatch.hpp"
 #include "threads/pool.hpp"
 
 namespace flashmoe {
-
-// Rows [rows, columns] of any row stride.
-struct Rows {
-    const float* data;
-    Index rows, columns, stride;
-
-    const float* row(Index r) const { return data + r * stride; }
-};
-
-// A matrix of the trunk: affine, with activations rounded to int8 unless exact, or dense.
-struct Weight {
-    AffineView affine;
-    DenseView dense;
-    bool is_dense = false, exact = false;
-
-    bool int8() const { return !is_dense && !exact; }
-    Index out() const { return is_dense ? dense.out : affine.out; }
-    Index in() const { return is_dense ? dense.in : affine.in; }
-    Index row_bytes() const;
-};
 
 struct Mlp {
     AffineView gate, up, down;
@@ -88,6 +69,19 @@ public:
     void gated_delta_rule(const Rows& qkv, const Rows& a, const Rows& b, const float* a_log, const float* dt_bias,
                           Index key_heads, DeltaState& state, float* out);
 
+    // Whole steps of a layer, of the operations above: rows x [rows, hidden] of the residual stream, in place.
+    // between: called between pieces of a long attention; it may throw.
+    void delta_net(const DeltaNetBlock& w, const Residual& x, std::span<const Part<DeltaState>> parts);
+    void full_attention(const AttentionBlock& w, const Residual& x, std::span<const Part<KvCache>> parts,
+                        const Rows& cos, const Rows& sin, const std::function<void()>& between);
+    // y: the normalised rows.
+    void norm_route(const Rows& x, const float* norm, float eps, const Weight& router, Index top_k, bool renormalise,
+                    float* y, std::int32_t* ids, float* weights);
+    // share [rows, 1]: what its gate says, before the sigmoid.
+    void shared_expert(const Rows& y, const SharedExpert& w, float* out, float* share);
+    void add_combined(const Residual& x, const Heads& outputs, const Rows& weights, const Rows* shared,
+                      const Rows* share);
+
     // Reads n bytes as the products read weights; see Kernels::read_all.
     std::uint32_t read_all(const std::uint8_t* bytes, Index n);
 
@@ -115,12 +109,16 @@ private:
     void mlp_activate(const HiddenPiece& piece, float* values);
     void mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows);
     void mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows);
+    // An array of rows for each width, in the scratch memory of the operations of whole blocks.
+    template <std::size_t N>
+    std::array<float*, N> block_rows(Index rows, const Index (&columns)[N]);
+    void add(const Residual& x, const float* y);
 
     const Kernels& kernels_;
     Pool pool_;
     std::mutex mutex_;
     Activations inputs_, hidden_;
-    AlignedArray<float> scratch_, values_, more_values_;
+    AlignedArray<float> scratch_, values_, more_values_, block_;
     std::vector<QuantisedRow> quantised_rows_;
     std::vector<FloatRow> float_rows_;
     std::vector<Chunk> chunks_;

@@ -53,26 +53,6 @@ void linears(CpuHandle& self, nb::handle x, nb::sequence matrices, nb::sequence 
     self.run([&](Cpu& cpu) { cpu.linears(rows(input), weights, to); });
 }
 
-void gated_mlp(CpuHandle& self, nb::handle x, const Matrix& gate, const Matrix& up, const Matrix& down, nb::handle out) {
-    const Floats input(x, "x", 2), o(out, "out", 2, Access::write);
-    const Weight &g = gate.weight, &u = up.weight, &d = down.weight;
-    require(g.in() == input.shape(1) && u.in() == g.in() && u.out() == g.out() && d.in() == g.out(),
-            "gate, up, down and x do not fit one another");
-    float* to = o.exactly({input.shape(0), d.out()});
-    self.run([&](Cpu& cpu) { cpu.gated_mlp(rows(input), g, u, d, to); });
-}
-
-void route(CpuHandle& self, nb::handle x, const Matrix& router, Index top_k, bool renormalise, nb::handle ids,
-           nb::handle weights) {
-    const Floats input(x, "x", 2), w(weights, "weights", 2, Access::write);
-    const Array<std::int32_t> i(ids, "ids", 2, Access::write);
-    require(router.weight.in() == input.shape(1), "x has another width than the router has columns");
-    require(top_k >= 1 && top_k <= router.weight.out(), "top_k must be between 1 and the number of experts");
-    std::int32_t* chosen = i.exactly({input.shape(0), top_k});
-    float* shares = w.exactly({input.shape(0), top_k});
-    self.run([&](Cpu& cpu) { cpu.route(rows(input), router.weight, top_k, renormalise, chosen, shares); });
-}
-
 // An expert's index arrays: int32, contiguous, each value in [0, limit).
 const std::int32_t* indices(const Array<std::int32_t>& a, Index limit, const char* sentence) {
     a.expect_contiguous();
@@ -109,22 +89,6 @@ void experts(CpuHandle& self, nb::handle x, nb::handle arena, const Layout& layo
     self.run([&](Cpu& cpu) { cpu.mlps(rows(input), work, row, outs); });
 }
 
-void combine(CpuHandle& self, nb::handle outputs, nb::handle weights, nb::handle shared, nb::handle shared_gate,
-             nb::handle out) {
-    const Floats y(outputs, "outputs", 3), w(weights, "weights", 2), o(out, "out", 2, Access::write);
-    const Index tokens = y.shape(0), width = y.shape(2);
-    y.expect_contiguous();
-    w.expect({tokens, y.shape(1)});
-    float* to = o.exactly({tokens, width});
-    require(shared.is_none() == shared_gate.is_none(), "shared and shared_gate come together");
-    if (shared.is_none()) return self.run([&](Cpu& cpu) { cpu.combine(heads(y), rows(w), nullptr, nullptr, to); });
-    const Floats sh(shared, "shared", 2), g(shared_gate, "shared_gate", 2);
-    sh.expect({tokens, width});
-    g.expect({tokens, 1});
-    const Rows values = rows(sh), gates = rows(g);
-    self.run([&](Cpu& cpu) { cpu.combine(heads(y), rows(w), &values, &gates, to); });
-}
-
 std::uint32_t read_all(CpuHandle& self, nb::handle bytes) {
     const Array<std::uint8_t> b(bytes, "bytes", 1);
     b.expect_contiguous();
@@ -149,11 +113,7 @@ void flashmoe::bind_cpu(nanobind::module_& m) {
         .def_ro("busy_seconds", &CpuHandle::busy_seconds, "Wall time spent in this object's operations.")
         .def("embed", &embed)
         .def("linears", &linears)
-        .def("gated_mlp", &gated_mlp)
-        .def("route", &route)
         .def("experts", &experts)
-        .def("combine", &combine, nb::arg("outputs"), nb::arg("weights"), nb::arg("shared").none(),
-             nb::arg("shared_gate").none(), nb::arg("out"));
-    cpu.def("read_all", &read_all, "Read all bytes with all threads: a probe of memory bandwidth.");
-    bind_mixers(cpu);
+        .def("read_all", &read_all, "Read all bytes with all threads: a probe of memory bandwidth.");
+    bind_blocks(m, cpu);
 }

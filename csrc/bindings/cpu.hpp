@@ -24,6 +24,6 @@ struct CpuHandle {
     }
 };
 
-void bind_mixers(nb::class_<CpuHandle>& cpu);
+void bind_blocks(nb::module_& m, nb::class_<CpuHandle>& cpu);
 
 }  // namespace flashmoe::bindings

@@ -185,6 +185,43 @@ class DeltaState:
     def write(self, values: NDArray[np.float32]) -> None:
         """Take what `read` gave."""
 
+class DeltaNet:
+    """The weights of a GatedDeltaNet layer (ops/blocks.py), looking into arrays that it keeps alive."""
+
+    def __init__(
+        self,
+        norm: NDArray[np.float32],
+        qkv: Matrix,
+        z: Matrix,
+        b: Matrix,
+        a: Matrix,
+        conv: NDArray[np.float32],
+        a_log: NDArray[np.float32],
+        dt_bias: NDArray[np.float32],
+        gated_norm: NDArray[np.float32],
+        output: Matrix,
+        key_heads: int,
+        eps: float,
+    ) -> None: ...
+
+class Attention:
+    """The weights of a full attention layer (ops/blocks.py), looking into arrays that it keeps alive."""
+
+    def __init__(
+        self,
+        norm: NDArray[np.float32],
+        q: Matrix,
+        k: Matrix,
+        v: Matrix,
+        q_norm: NDArray[np.float32],
+        k_norm: NDArray[np.float32],
+        output: Matrix,
+        heads: int,
+        kv_heads: int,
+        gated: bool,
+        eps: float,
+    ) -> None: ...
+
 class Cpu:
     """The operations of ops/interface.py, into outputs given last. Arguments that do not fit raise ValueError.
 
@@ -208,61 +245,44 @@ class Cpu:
     def linears(
         self, x: NDArray[np.float32], matrices: Sequence[Matrix], outs: Sequence[NDArray[np.float32]]
     ) -> None: ...
-    def gated_mlp(
-        self, x: NDArray[np.float32], gate: Matrix, up: Matrix, down: Matrix, out: NDArray[np.float32]
-    ) -> None: ...
     def rms_norm(
         self, x: NDArray[np.float32], weight: NDArray[np.float32], eps: float, out: NDArray[np.float32]
     ) -> None: ...
-    def norm_rope(
+    def full_attention(
         self,
         x: NDArray[np.float32],
-        weight: NDArray[np.float32],
-        eps: float,
+        weights: Attention,
+        ends: Sequence[int],
+        caches: Sequence[KvCache],
         cos: NDArray[np.float32],
         sin: NDArray[np.float32],
-        out: NDArray[np.float32],
-    ) -> None: ...
-    def attention(
-        self,
-        q: NDArray[np.float32],
-        k: NDArray[np.float32],
-        v: NDArray[np.float32],
-        cache: KvCache,
-        scale: float,
-        out: NDArray[np.float32],
-    ) -> None: ...
-    def sigmoid_gate(self, x: NDArray[np.float32], gate: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
-    def causal_conv_silu(
-        self, x: NDArray[np.float32], weight: NDArray[np.float32], state: DeltaState, out: NDArray[np.float32]
-    ) -> None: ...
-    def gated_delta_rule(
-        self,
-        qkv: NDArray[np.float32],
-        a: NDArray[np.float32],
-        b: NDArray[np.float32],
-        a_log: NDArray[np.float32],
-        dt_bias: NDArray[np.float32],
-        key_heads: int,
-        state: DeltaState,
-        out: NDArray[np.float32],
-    ) -> None: ...
-    def gated_rms_norm(
-        self,
-        x: NDArray[np.float32],
-        z: NDArray[np.float32],
-        weight: NDArray[np.float32],
-        eps: float,
-        out: NDArray[np.float32],
+    ) -> None:
+        """Listens for Ctrl-C between pieces of a long attention."""
+
+    def delta_net(
+        self, x: NDArray[np.float32], weights: DeltaNet, ends: Sequence[int], states: Sequence[DeltaState]
     ) -> None: ...
     def route(
         self,
         x: NDArray[np.float32],
+        norm: NDArray[np.float32],
+        eps: float,
         router: Matrix,
         top_k: int,
         renormalise: bool,
+        y: NDArray[np.float32],
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
+    ) -> None: ...
+    def shared_expert(
+        self,
+        y: NDArray[np.float32],
+        gate: Matrix,
+        up: Matrix,
+        down: Matrix,
+        share: Matrix,
+        out: NDArray[np.float32],
+        shares: NDArray[np.float32],
     ) -> None: ...
     def experts(
         self,
@@ -277,11 +297,11 @@ class Cpu:
     ) -> None: ...
     def combine(
         self,
+        x: NDArray[np.float32],
         outputs: NDArray[np.float32],
         weights: NDArray[np.float32],
         shared: NDArray[np.float32] | None,
-        shared_gate: NDArray[np.float32] | None,
-        out: NDArray[np.float32],
+        shares: NDArray[np.float32] | None,
     ) -> None: ...
     def read_all(self, bytes: NDArray[np.uint8]) -> int:
         """Read all bytes with all threads, as the products read weights: a probe of memory bandwidth. Some checksum."""

@@ -76,8 +76,7 @@ def test_foresight_compares_the_next_router_on_this_layers_stream_with_what_is_c
         chosen = [np.concatenate([ids for i, _, ids, _ in watch.seen if i == layer]) for layer in range(c.layers)]
         for layer in range(1, c.layers):
             ahead = decoder.layers[layer]
-            y = decoder.ops.rms_norm(streams[layer - 1], ahead.moe_norm, c.eps)
-            guess, _ = decoder.ops.route(y, ahead.moe.router, 2 * c.top_k, c.renormalise)
+            _, guess, _ = ahead.moe.route(streams[layer - 1], 2 * c.top_k)
             for few, many in [(1, 1), (c.top_k, c.top_k), (c.top_k, 2 * c.top_k)]:
                 found = [len(set(g[:many]) & set(t[:few])) for g, t in zip(guess, chosen[layer], strict=True)]
                 assert foresight.recall(few, many)[layer - 1] == pytest.approx(np.mean(found) / few)

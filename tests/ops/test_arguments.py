@@ -1,10 +1,19 @@
 """Arguments that do not fit are a ValueError with a sentence, before any memory is touched."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from op_cases import affine, expert_arena, expert_layout, normal
+from op_cases import (
+    affine,
+    attention_weights,
+    delta_net_weights,
+    expert_arena,
+    expert_layout,
+    handle_of,
+    normal,
+)
 
 from flashmoe import _native
 from flashmoe.ops.cpu import CpuOps
@@ -60,7 +69,7 @@ def test_ids_slots_and_rows_stay_inside() -> None:
     with pytest.raises(ValueError, match="token id 8 is outside the vocabulary of 8"):
         OPS.embed(MATRIX, np.array([8], np.int32))
     with pytest.raises(ValueError, match="top_k"):
-        OPS.route(X, MATRIX, 9, True)
+        OPS.route(X, np.ones(128, np.float32), 1e-6, MATRIX, 9, True)
     layout = expert_layout(128, 64, {"gate": 4, "up": 4, "down": 4})
     arena, handle, out = expert_arena(RNG, 2, layout), OPS.layout(layout), OPS.empty(2, 128)
 
@@ -80,6 +89,46 @@ def test_ids_slots_and_rows_stay_inside() -> None:
             run(*wrong)
     with pytest.raises(ValueError, match="smaller than a record"):
         OPS.experts(X, arena[:, :4096], handle, ExpertWork(*(np.zeros(n, np.int32) for n in (0, 1, 0, 0))), out)
+
+
+def test_a_mixer_refuses_weights_that_do_not_belong_together() -> None:
+    attention, delta = attention_weights(RNG, 64, 4, 2, 16), delta_net_weights(RNG, 64, 2, 4, 8, 16, 4)
+    for weights, sentence in (
+        (replace(attention, heads=3), "the heads are not a multiple"),
+        (replace(attention, gated=False), "do not fit the heads"),
+        (replace(attention, k=attention.output), "different widths|do not fit"),
+        (replace(attention, norm=attention.q_norm), r"norm has shape \[16\], expected \[64\]"),
+        (replace(delta, key_heads=3), "the value heads are not a multiple"),
+        (replace(delta, z=delta.a), "do not fit one another"),
+        (replace(delta, gated_norm=delta.a_log), "do not fit"),
+        (replace(delta, conv=delta.conv[:5]), r"conv has shape \[5, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            handle_of(OPS, weights)
+
+
+def test_a_mixer_refuses_a_batch_that_is_not_its_own() -> None:
+    layer, x = handle_of(OPS, delta_net_weights(RNG, 64, 2, 4, 8, 16, 4)), normal(RNG, 3, 64)
+    state = OPS.delta_state(96, 4, 4, 8, 16)
+    for ends, states, sentence in (
+        ([2], [state], "not the whole batch"),
+        ([3], [state, state], "more states"),
+        ([2, 3], [state], "not the whole batch"),
+        ([2, 2, 3], [state] * 3, "do not follow one another"),
+        ([4], [state], "do not follow one another"),
+        ([3], [OPS.delta_state(96, 3, 4, 8, 16)], "not of this layer's shape"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            OPS.delta_net(x, layer, ends, states)
+    with pytest.raises(ValueError, match=r"x has shape \[3, 32\], expected \[3, 64\]"):
+        OPS.delta_net(x[:, :32], layer, [3], [state])
+    with pytest.raises(ValueError, match="x must be contiguous"):
+        OPS.delta_net(np.concatenate([x, x], axis=1)[:, :64], layer, [3], [state])
+    full, turn = handle_of(OPS, attention_weights(RNG, 64, 4, 2, 16)), np.zeros((3, 9), np.float32)
+    with pytest.raises(ValueError, match="more dimensions than a head has"):
+        OPS.full_attention(x, full, [3], [OPS.kv_cache(2, 16)], turn, turn)
+    with pytest.raises(ValueError, match="not of this layer's shape"):
+        OPS.full_attention(x, full, [3], [OPS.kv_cache(2, 8)], turn[:, :8], turn[:, :8])
 
 
 def test_a_layout_must_lie_within_its_record() -> None:

@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import ISAS, Floats, expert_arena, expert_layout, expert_work, matrices, normal, same_bits, state_values
+from op_cases import (
+    ISAS,
+    Floats,
+    affine,
+    attended,
+    attention_weights,
+    delta_net_weights,
+    expert_arena,
+    expert_layout,
+    expert_work,
+    handle_of,
+    matrices,
+    normal,
+    same_bits,
+    state_values,
+)
 
 from flashmoe.ops.cpu import CpuOps
 
@@ -51,22 +66,42 @@ def test_linears(seed: int, tokens: int, out: int, groups: int) -> None:
 @given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 150))
 def test_row_operations(seed: int, rows: int, width: int) -> None:
     rng = np.random.default_rng(seed)
-    x, weight = normal(rng, rows, 2, width) * 50, normal(rng, width)
-    cos, sin = normal(rng, rows, width // 2), normal(rng, rows, width // 2)
-    z, ranks, gate = normal(rng, rows, 2 * width) * 50, normal(rng, rows, 2), normal(rng, rows, 1)
+    x, weight = normal(rng, rows, width) * 50, normal(rng, width)
+    outputs, ranks, share = normal(rng, 2 * rows, width) * 50, normal(rng, rows, 2), normal(rng, rows, 1) * 20
 
     def run(ops: CpuOps) -> list[Floats]:
-        router = ops.matrix(matrices(np.random.default_rng(seed), width, 64)[-1][0])
-        ids, weights = ops.route(normal(np.random.default_rng(seed), rows, 64), router, min(8, width), True)
-        return [
-            ops.rms_norm(x[:, 0], weight, 1e-6),
-            ops.norm_rope(x, weight, 1e-6, cos, sin),
-            ops.gated_rms_norm(x, z, weight, 1e-6),
-            ops.sigmoid_gate(x, x),
-            ops.combine(x, ranks, x[:, 1], gate),
-            ids.astype(np.float32),
-            weights,
-        ]
+        summed = x.copy()
+        ops.combine(summed, outputs, ranks, x, share)
+        return [ops.rms_norm(x, weight, 1e-6), summed]
+
+    assert_same_everywhere(run)
+
+
+@quick
+@given(seed=seeds, rows=st.integers(1, 5), experts=st.integers(1, 150))
+def test_route(seed: int, rows: int, experts: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, norm, router = normal(rng, rows, 64), normal(rng, 64), matrices(rng, experts, 64)[-1][0]
+
+    def run(ops: CpuOps) -> list[Floats]:
+        y, ids, weights = ops.route(x, norm, 1e-6, ops.matrix(router), min(8, experts), True)
+        return [y, ids.astype(np.float32), weights]
+
+    assert_same_everywhere(run)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 70])
+def test_shared_expert(tokens: int) -> None:
+    rng = np.random.default_rng(tokens)
+    weights = [affine(rng, 128, 192, 4), affine(rng, 128, 192, 4), affine(rng, 192, 128, 4), affine(rng, 1, 192, 8)]
+    y = normal(rng, tokens, 192)
+
+    def run(ops: CpuOps) -> list[Floats]:
+        handles = [ops.matrix(m, exact=i == 3) for i, m in enumerate(weights)]
+        whole = ops.shared_expert(y, *handles)
+        last = ops.shared_expert(y[-1:], *handles)
+        assert all(same_bits(a[-1:], b) for a, b in zip(whole, last, strict=True))
+        return list(whole)
 
     assert_same_everywhere(run)
 
@@ -85,12 +120,14 @@ def test_attention(
     setups: list[CpuOps], seed: int, tokens: int, cut: int, kv_heads: int, shared: int, dim: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    q, k, v = (normal(rng, tokens, heads, dim) for heads in (kv_heads * shared, kv_heads, kv_heads))
+    x = normal(rng, tokens, 32)
+    weights = attention_weights(rng, 32, kv_heads * shared, kv_heads, dim, gated=seed % 2 == 0)
 
     def run(ops: CpuOps) -> list[Floats]:
-        whole = ops.attention(q, k, v, ops.kv_cache(kv_heads, dim), 0.3)
+        handle = handle_of(ops, weights)
+        whole = attended(ops, handle, x, ops.kv_cache(kv_heads, dim), dim // 2)
         cache = ops.kv_cache(kv_heads, dim)
-        parts = [ops.attention(q[p], k[p], v[p], cache, 0.3) for p in pieces(tokens, cut)]
+        parts = [attended(ops, handle, x[p], cache, dim // 2) for p in pieces(tokens, cut)]
         assert same_bits(whole, np.concatenate(parts))
         return [whole]
 
@@ -102,18 +139,43 @@ def test_attention(
 def test_long_attention_does_not_depend_on_who_takes_which_keys(setups: list[CpuOps], before: int) -> None:
     """Single tokens share their keys out among threads, chunks their tokens."""
     rng = np.random.default_rng(before)
-    tokens, heads, kv_heads, dim = before + 40, 6, 2, 24
-    q, k, v = (normal(rng, tokens, n, dim) for n in (heads, kv_heads, kv_heads))
+    tokens, kv_heads, dim = before + 40, 2, 24
+    x, weights = normal(rng, tokens, 32), attention_weights(rng, 32, 6, kv_heads, dim)
 
     def run(ops: CpuOps) -> list[Floats]:
-        cache = ops.kv_cache(kv_heads, dim)
-        ops.attention(q[:before], k[:before], v[:before], cache, 0.3)
-        singly = [ops.attention(q[p], k[p], v[p], cache, 0.3) for p in pieces(tokens, 1) if p.start >= before]
-        whole = ops.attention(q, k, v, ops.kv_cache(kv_heads, dim), 0.3)
+        handle, cache = handle_of(ops, weights), ops.kv_cache(kv_heads, dim)
+        attended(ops, handle, x[:before], cache)
+        singly = [attended(ops, handle, x[p], cache) for p in pieces(tokens, 1) if p.start >= before]
+        whole = attended(ops, handle, x, ops.kv_cache(kv_heads, dim))
         assert same_bits(whole[before:], np.concatenate(singly))
         return [whole]
 
     assert_same_everywhere(run, setups)
+
+
+@quick
+@given(seed=seeds, lengths=st.lists(st.integers(1, 9), min_size=2, max_size=3))
+def test_sequences_of_a_batch_do_not_notice_each_other(seed: int, lengths: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum(lengths).tolist()
+    x, turn = normal(rng, ends[-1], 32), np.zeros((ends[-1], 0), np.float32)
+    attention, delta = attention_weights(rng, 32, 4, 2, 16), delta_net_weights(rng, 32, 1, 2, 8, 24, 4)
+
+    def run(ops: CpuOps) -> list[Floats]:
+        full, linear = handle_of(ops, attention), handle_of(ops, delta)
+
+        def through(ends: list[int], x: Floats) -> Floats:
+            out = x.copy()
+            ops.full_attention(out, full, ends, [ops.kv_cache(2, 16) for _ in ends], turn[: len(x)], turn[: len(x)])
+            ops.delta_net(out, linear, ends, [ops.delta_state(64, 4, 2, 8, 24) for _ in ends])
+            return out
+
+        together = through(ends, x)
+        alone = [through([n], x[end - n : end]) for n, end in zip(lengths, ends, strict=True)]
+        assert same_bits(together, np.concatenate(alone))
+        return [together]
+
+    assert_same_everywhere(run)
 
 
 @quick
@@ -127,17 +189,14 @@ def test_long_attention_does_not_depend_on_who_takes_which_keys(setups: list[Cpu
 )
 def test_gated_delta_net(seed: int, tokens: int, cut: int, key_dim: int, value_dim: int, kernel: int) -> None:
     rng = np.random.default_rng(seed)
-    width = 2 * key_dim + 2 * value_dim
-    x, taps = normal(rng, tokens, width), normal(rng, width, kernel)
-    a, b, a_log, dt_bias = normal(rng, tokens, 2), normal(rng, tokens, 2), normal(rng, 2), normal(rng, 2)
+    x, weights = normal(rng, tokens, 32), delta_net_weights(rng, 32, 1, 2, key_dim, value_dim, kernel)
 
     def through(ops: CpuOps, size: int) -> list[Floats]:
-        state = ops.delta_state(width, kernel, 2, key_dim, value_dim)
-        outs = []
+        handle = handle_of(ops, weights)
+        state, out = ops.delta_state(len(weights.conv), kernel, 2, key_dim, value_dim), x.copy()
         for p in pieces(tokens, size):
-            qkv = ops.causal_conv_silu(x[p], taps, state)
-            outs.append(ops.gated_delta_rule(qkv, a[p], b[p], a_log, dt_bias, 1, state))
-        return [np.concatenate(outs), state_values(state)]
+            ops.delta_net(out[p], handle, [len(out[p])], [state])
+        return [out, state_values(state)]
 
     def run(ops: CpuOps) -> list[Floats]:
         whole = through(ops, tokens)
@@ -180,10 +239,8 @@ def test_what_is_not_finite_spoils_its_own_row_only(value: float) -> None:
         for clean, result in zip(ops.linears(x, handles), ops.linears(spoilt, handles), strict=True):
             assert same_bits(clean[[0, 2]], result[[0, 2]])
             assert np.isfinite(value) or not np.isfinite(result[1]).any()
-        ids, _ = ops.route(spoilt, handles[-1], 4, True)
+        _, ids, _ = ops.route(spoilt, np.ones(128, np.float32), 1e-6, handles[-1], 4, True)
         assert all(len(set(row)) == 4 and min(row) >= 0 and max(row) < 20 for row in ids.tolist())
-        assert ops.attention(spoilt[:, None], x[:, None], spoilt[:, None], ops.kv_cache(1, 128), 1.0).shape == (
-            3,
-            1,
-            128,
-        )
+        weights = attention_weights(np.random.default_rng(9), 128, 2, 1, 16)
+        whole, hurt = (attended(ops, handle_of(ops, weights), rows, ops.kv_cache(1, 16)) for rows in (x, spoilt))
+        assert same_bits(whole[:1], hurt[:1])  # those before it do not see it

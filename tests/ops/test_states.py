@@ -6,46 +6,46 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import Floats, normal, state_values
+from op_cases import Floats, attended, attention_weights, delta_net_weights, handle_of, normal, state_values
 
 from flashmoe.ops.cpu import CpuOps
-from flashmoe.ops.interface import KV_BLOCK, KeyValueState, Ops
+from flashmoe.ops.interface import KV_BLOCK, Handle, KeyValueState, Ops
 from flashmoe.ops.reference import ReferenceOps
 
 BACKENDS = [CpuOps(2), ReferenceOps(), CpuOps(2, kv_bits=8), ReferenceOps(8)]
-SCALE = 0.2
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None)
 backends = pytest.mark.parametrize("ops", BACKENDS, ids=lambda ops: ops.name)
 
 
+HIDDEN = 8
+
+
 class Branch:
     """A cache, and every token that ever went into it: attention on the cache must equal attention from scratch."""
 
-    def __init__(self, ops: Ops, cache: KeyValueState, past: list[tuple[Floats, Floats, Floats]]) -> None:
-        self.ops, self.cache, self.past = ops, cache, past
+    def __init__(self, ops: Ops, layer: Handle, cache: KeyValueState, fresh: KeyValueState, past: Floats) -> None:
+        self.ops, self.layer, self.cache, self.fresh, self.past = ops, layer, cache, fresh, past
 
-    def grow(self, rng: np.random.Generator, tokens: int, heads: int, dim: int) -> None:
-        new = tuple(normal(rng, tokens, heads, dim) for _ in "qkv")
-        got = self.ops.attention(*new, self.cache, SCALE)
-        self.past = [*self.past, new]
-        q, k, v = (np.concatenate(rows) for rows in zip(*self.past, strict=True))
-        expected = self.ops.attention(q, k, v, self.ops.kv_cache(heads, dim), SCALE)
+    def grow(self, rng: np.random.Generator, tokens: int) -> None:
+        new = normal(rng, tokens, HIDDEN)
+        got = attended(self.ops, self.layer, new, self.cache)
+        self.past = np.concatenate([self.past, new])
+        expected = attended(self.ops, self.layer, self.past, self.fresh.fork(0))
         assert np.array_equal(got, expected[-tokens:])
 
     def fork(self, length: int) -> "Branch":
-        q, k, v = (np.concatenate(rows)[:length] for rows in zip(*self.past, strict=True))
-        return Branch(self.ops, self.cache.fork(length), [(q, k, v)])
+        return Branch(self.ops, self.layer, self.cache.fork(length), self.fresh, self.past[:length])
 
     def written_and_read(self, cut: int) -> "Branch":
-        length, heads, dim = self.cache.length, *self.past[0][1].shape[1:]
+        length = self.cache.length
         rows = np.empty((length, self.cache.row_bytes), np.uint8)
         self.cache.read(0, cut, rows[:cut])
         self.cache.read(cut, length, rows[cut:])
-        copy = self.ops.kv_cache(heads, dim)
+        copy = self.fresh.fork(0)
         copy.append(rows[:cut])
         copy.append(rows[cut:])
-        return Branch(self.ops, copy, self.past)
+        return Branch(self.ops, self.layer, copy, self.fresh, self.past)
 
 
 @backends
@@ -55,33 +55,34 @@ def test_any_tree_of_forks_attends_as_each_branch_alone(
     ops: Ops, data: st.DataObject, seed: int, heads: int, dim: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    branches = [Branch(ops, ops.kv_cache(heads, dim), [])]
-    branches[0].grow(rng, data.draw(st.integers(1, 150)), heads, dim)
+    layer, fresh = handle_of(ops, attention_weights(rng, HIDDEN, 2 * heads, heads, dim)), ops.kv_cache(heads, dim)
+    branches = [Branch(ops, layer, fresh.fork(0), fresh, np.empty((0, HIDDEN), np.float32))]
+    branches[0].grow(rng, data.draw(st.integers(1, 150)))
     for _ in range(data.draw(st.integers(1, 6))):
         branch = data.draw(st.sampled_from(branches))
         length = branch.cache.length
         match data.draw(st.sampled_from(["grow", "fork", "write"])):
             case "grow":
-                branch.grow(rng, data.draw(st.integers(1, 70)), heads, dim)
+                branch.grow(rng, data.draw(st.integers(1, 70)))
             case "fork":
                 branches.append(branch.fork(data.draw(st.integers(1, length))))
             case "write":
                 branches.append(branch.written_and_read(data.draw(st.integers(0, length))))
     for branch in branches:
-        branch.grow(rng, 1, heads, dim)
+        branch.grow(rng, 1)
 
 
 @backends
 def test_forks_share_all_blocks_until_one_writes_into_the_last(ops: Ops) -> None:
     rng = np.random.default_rng(0)
-    k = normal(rng, 150, 2, 8)
+    layer, x = handle_of(ops, attention_weights(rng, HIDDEN, 2, 2, 8)), normal(rng, 150, HIDDEN)
     cache = ops.kv_cache(2, 8)
-    ops.attention(k, k, k, cache, SCALE)
+    attended(ops, layer, x, cache)
     fork = cache.fork(150)
     assert fork.blocks == cache.blocks
     assert len(fork.blocks) == 3
     assert cache.fork(128).blocks == cache.fork(65).blocks == cache.blocks[:2]
-    ops.attention(k[:1], k[:1], k[:1], fork, SCALE)
+    attended(ops, layer, x[:1], fork)
     assert fork.blocks[:2] == cache.blocks[:2]
     assert (fork.length, cache.length) == (151, 150)
 
@@ -100,14 +101,15 @@ def test_eight_bits_take_little_more_than_half_of_sixteen() -> None:
 
 def test_a_cpu_fork_copies_the_block_it_writes_into_and_no_other() -> None:
     ops = CpuOps(1)
-    k = normal(np.random.default_rng(0), 100, 1, 8)
+    rng = np.random.default_rng(0)
+    layer, x = handle_of(ops, attention_weights(rng, HIDDEN, 1, 1, 8)), normal(rng, 100, HIDDEN)
     cache = ops.kv_cache(1, 8)
-    ops.attention(k, k, k, cache, SCALE)
+    attended(ops, layer, x, cache)
     fork, whole = cache.fork(100), cache.fork(64)
-    ops.attention(k[:1], k[:1], k[:1], fork, SCALE)
-    ops.attention(k[:1], k[:1], k[:1], whole, SCALE)
+    attended(ops, layer, x[:1], fork)
+    attended(ops, layer, x[:1], whole)
     before = cache.blocks
-    ops.attention(k[:1], k[:1], k[:1], cache, SCALE)
+    attended(ops, layer, x[:1], cache)
     assert cache.blocks == before
     for other in (fork, whole):
         assert other.blocks[0] == cache.blocks[0]
@@ -118,13 +120,13 @@ def test_a_cpu_fork_copies_the_block_it_writes_into_and_no_other() -> None:
 @backends
 def test_a_forked_delta_state_goes_on_alone(ops: Ops) -> None:
     rng = np.random.default_rng(1)
-    taps, a_log, dt_bias = normal(rng, 32, 4), normal(rng, 2), normal(rng, 2)
+    layer = handle_of(ops, delta_net_weights(rng, HIDDEN, 1, 2, 8, 8, 4))
     state = ops.delta_state(32, 4, 2, 8, 8)
 
-    def run(on: object, seed: int) -> Floats:
-        rng = np.random.default_rng(seed)
-        qkv = ops.causal_conv_silu(normal(rng, 5, 32), taps, on)
-        return ops.gated_delta_rule(qkv, normal(rng, 5, 2), normal(rng, 5, 2), a_log, dt_bias, 1, on)
+    def run(on: Handle, seed: int) -> Floats:
+        x = normal(np.random.default_rng(seed), 5, HIDDEN)
+        ops.delta_net(x, layer, [5], [on])
+        return x
 
     run(state, 0)
     fork = state.fork()
@@ -175,6 +177,6 @@ Wrong = Callable[[KeyValueState], object]
 def test_the_native_cache_checks_what_it_is_given(wrong: Wrong, sentence: str) -> None:
     ops = CpuOps(1)
     cache = ops.kv_cache(1, 8)
-    ops.attention(*(np.ones((3, 1, 8), np.float32) for _ in "qkv"), cache, SCALE)
+    cache.append(np.zeros((3, cache.row_bytes), np.uint8))
     with pytest.raises(ValueError, match=sentence):
         wrong(cache)

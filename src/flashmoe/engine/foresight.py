@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flashmoe.models.batch import Batch
 from flashmoe.models.decoder import Layer
 from flashmoe.models.source import Indices, Lease
-from flashmoe.ops.interface import Array, Ops
+from flashmoe.ops.interface import Array
 from flashmoe.streaming.experts import ExpertStore
 
 _LEAST_PRECISION = 0.4
@@ -31,8 +31,8 @@ class Foresight:
     queue behind them. precision: float64 [top_k], of the guesses that had to be read, by rank.
     """
 
-    def __init__(self, ops: Ops, layers: Sequence[Layer], eps: float, top_k: int) -> None:
-        self._ops, self._layers, self._eps = ops, layers, eps
+    def __init__(self, layers: Sequence[Layer], top_k: int) -> None:
+        self._layers = layers
         self._store: ExpertStore
         self._alone = False
         self._x: Array | None = None
@@ -84,7 +84,7 @@ class Foresight:
             self.precision += _PATIENCE * (1 - self.precision)
             return
         following = self._layers[layer]
-        ids, _ = following.moe.route(self._ops.rms_norm(x, following.moe_norm, self._eps))
+        _, ids, _ = following.moe.route(x)
         self._guess, self._guessed_layer = ids[0].tolist(), layer
         self._reading = self._store.prefetch(layer, ids[0][ranks], sure=False)
 

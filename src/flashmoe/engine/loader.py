@@ -92,7 +92,7 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k} {settings.kv_bits}".encode())
     engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, identity, learned)
     if foresees(settings, memory):
-        engine.foresight = Foresight(ops, decoder.layers, config.eps, config.top_k)
+        engine.foresight = Foresight(decoder.layers, config.top_k)
         engine.observers.append(engine.foresight)
     engine.observers.append(Shrinking(store, least=min(2 * config.top_k, memory.slots)))
     return engine

@@ -84,9 +84,7 @@ class Foresight:
         if self._foreseen is not None:
             self._found[layer - 1] += (self._foreseen[:, :, None] == ids[:, None, :]).sum(axis=0)
         if layer + 1 < len(self._decoder.layers):
-            following, c = self._decoder.layers[layer + 1], self._decoder.config
-            y = self._decoder.ops.rms_norm(x, following.moe_norm, c.eps)
-            self._foreseen, _ = self._decoder.ops.route(y, following.moe.router, self._reach, c.renormalise)
+            _, self._foreseen, _ = self._decoder.layers[layer + 1].moe.route(x, self._reach)
 
     def recall(self, chosen: int, foreseen: int) -> Floats:
         """By layer [layers - 1]: the part of a token's `chosen` highest experts that is among the `foreseen` highest of

@@ -67,7 +67,7 @@ class Clock:
 
 _NAMED = {"route": ROUTER, "experts": EXPERTS, "combine": COMBINE}
 """Operations that say themselves what they are for; others belong to where the forward is."""
-_FREE = ("empty", "vector", "concatenate", "kv_cache", "delta_state", "kv_bytes", "product_bytes")
+_FREE = ("empty", "vector", "kv_cache", "delta_state", "kv_bytes", "product_bytes")
 """Not computation: memory, or nothing at all."""
 
 

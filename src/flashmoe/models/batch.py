@@ -29,6 +29,15 @@ class Block:
     own: slice
     spans: tuple[Span, ...]
 
+    @property
+    def ends(self) -> list[int]:
+        """Where each sequence's tokens end."""
+        return [s.end for s in self.spans]
+
+    def states(self, layer: int) -> list[Handle]:
+        """Each sequence's state of the layer."""
+        return [s.states[layer] for s in self.spans]
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -25,11 +25,9 @@ from flashmoe.ops.interface import Array, Handle, Ops
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """x + mixer(norm(x)), then + moe(norm(.))."""
+    """x + mixer(norm(x)), then + moe(norm(.)); each half has its norm."""
 
-    mixer_norm: Array
     mixer: FullAttention | GatedDeltaNet
-    moe_norm: Array
     moe: MixtureOfExperts
 
 
@@ -51,19 +49,17 @@ class Decoder:
         self.rope = Rope(config.rope_theta, config.rotary_dim)
         self.layers = [
             Layer(
-                weights[f"model.layers.{i}.input_layernorm.weight"],
                 self._mixer(i, weights),
-                weights[f"model.layers.{i}.post_attention_layernorm.weight"],
-                MixtureOfExperts(ops, config, weights, f"model.layers.{i}.mlp", layouts[i], arena),
+                MixtureOfExperts(ops, config, weights, f"model.layers.{i}", layouts[i], arena),
             )
             for i in range(config.layers)
         ]
 
     def _mixer(self, i: int, weights: Mapping[str, Handle]) -> FullAttention | GatedDeltaNet:
         if self.config.layer_types[i] == "full_attention":
-            return FullAttention(self.ops, self.config, weights, f"model.layers.{i}.self_attn")
+            return FullAttention(self.ops, self.config, weights, f"model.layers.{i}")
         assert self.config.delta is not None
-        return GatedDeltaNet(self.ops, self.config, self.config.delta, weights, f"model.layers.{i}.linear_attn")
+        return GatedDeltaNet(self.ops, self.config, self.config.delta, weights, f"model.layers.{i}")
 
     def new_states(self) -> list[Handle]:
         """The mixers' states of an empty sequence, one a layer."""
@@ -87,22 +83,15 @@ class Decoder:
             rope = ops.vector(cos), ops.vector(sin)
             x = ops.embed(self.embedding, batch.tokens)
             for i, layer in enumerate(self.layers):
-                self._mix(x, layer, i, rope, way)
-                y = ops.rms_norm(x, layer.moe_norm, self.config.eps)
-                routing = layer.moe.route(y)
+                for number, block in enumerate(way.blocks):
+                    own = block.own
+                    layer.mixer(x[own], block, i, (rope[0][own], rope[1][own]))
+                    way.block_done(i, number)
+                y, ids, weights = layer.moe.route(x)
                 for observer in observers:
-                    observer.routed(i, x, *routing)
-                layer.moe.add_to(x, y, routing, i, way)
+                    observer.routed(i, x, ids, weights)
+                layer.moe.add_to(x, y, ids, weights, i, way)
         return x
-
-    def _mix(self, x: Array, layer: Layer, i: int, rope: tuple[Array, Array], way: Passage) -> None:
-        """x += mixer(norm(x)), block by block."""
-        cos, sin = rope
-        for number, block in enumerate(way.blocks):
-            own = block.own
-            y = self.ops.rms_norm(x[own], layer.mixer_norm, self.config.eps)
-            x[own] += layer.mixer(y, block.spans, i, (cos[own], sin[own]))
-            way.block_done(i, number)
 
     def logits(self, x: Array) -> Array:
         """Logits [n, vocab] of rows [n, D] of `forward`'s result."""

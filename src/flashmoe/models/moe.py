@@ -18,9 +18,6 @@ from flashmoe.models.source import Indices
 from flashmoe.ops.interface import Array, Handle, Ops
 from flashmoe.ops.weights import ExpertWork
 
-Routing = tuple[Indices, Array]
-"""Ids and weights [T, K], by falling weight."""
-
 
 @cache
 def _of_one_token(top_k: int) -> tuple[Indices, Indices]:
@@ -84,7 +81,7 @@ def cut(work: ExpertWork, most: int) -> Iterator[ExpertWork]:
 
 
 class MixtureOfExperts:
-    """The second half of a layer; `prefix` is `model.layers.N.mlp`, `layout` that of the layer's records."""
+    """The second half of a layer; `prefix` is `model.layers.N`, `layout` that of the layer's records."""
 
     def __init__(
         self,
@@ -97,28 +94,28 @@ class MixtureOfExperts:
     ) -> None:
         self.ops, self.config, self.layout, self.arena = ops, config, layout, arena
         self.entries = expert_entries(config)
-        self.router = weights[f"{prefix}.gate"]
-        self.shared: tuple[Handle, Handle, Handle] | None = None
+        self.norm = weights[f"{prefix}.post_attention_layernorm.weight"]
+        self.router = weights[f"{prefix}.mlp.gate"]
+        self.shared: tuple[Handle, ...] = ()
         if config.shared_inter:
-            shared = f"{prefix}.shared_expert"
-            self.shared = (weights[f"{shared}.gate_proj"], weights[f"{shared}.up_proj"], weights[f"{shared}.down_proj"])
-            self.shared_gate = [weights[f"{prefix}.shared_expert_gate"]]
+            own = f"{prefix}.mlp.shared_expert"
+            self.shared = (*(weights[f"{own}.{name}_proj"] for name in ("gate", "up", "down")), weights[f"{own}_gate"])
 
-    def route(self, x: Array) -> Routing:
-        """The experts of rows x [T, D]."""
-        return self.ops.route(x, self.router, self.config.top_k, self.config.renormalise)
+    def route(self, x: Array, top_k: int = 0) -> tuple[Array, Indices, Array]:
+        """Rows x [T, D] of the residual stream normalised, and their experts: ids and weights [T, K], by falling
+        weight; top_k: more or fewer than the model's own."""
+        c = self.config
+        return self.ops.route(x, self.norm, c.eps, self.router, top_k or c.top_k, c.renormalise)
 
-    def add_to(self, residual: Array, x: Array, routing: Routing, layer: int, way: Passage) -> None:
-        """Add the layer's result to the residual stream [T, D]; x [T, D] is the input of `route`, `routing` what it
-        gave."""
-        ids, weights = routing
-        outputs = way.outputs
-        shared = self._experts(x, ids, layer, way)
-        per_token = outputs.reshape(len(ids), self.config.top_k, self.config.hidden)
+    def add_to(self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, way: Passage) -> None:
+        """Add the layer's result to the residual stream x [T, D]; y, ids and weights are what `route` gave."""
+        shared = self._experts(y, ids, layer, way)
+        top_k = self.config.top_k
         for block, parts in zip(way.blocks, shared, strict=True):
-            residual[block.own] += self.ops.combine(per_token[block.own], weights[block.own], *parts)
+            own = block.own
+            self.ops.combine(x[own], way.outputs[own.start * top_k : own.stop * top_k], weights[own], *parts)
 
-    def _experts(self, x: Array, ids: Indices, layer: int, way: Passage) -> list[tuple[Array | None, Array | None]]:
+    def _experts(self, y: Array, ids: Indices, layer: int, way: Passage) -> list[tuple[Array | None, Array | None]]:
         """Fill the outputs [T * K, D] of the routed experts; the shared one's and its gate, block by block."""
         assignment = Assignment.of(ids)
         uses = assignment.uses if len(ids) > 1 else None
@@ -129,18 +126,16 @@ class MixtureOfExperts:
                 way.ahead.go_on(layer, assignment.experts[part.stop :])
                 if part.start == 0:
                     # Here, because the first misses are being read meanwhile.
-                    shared = [self._shared(x[block.own]) for block in way.blocks]
+                    shared = [self._shared(y[block.own]) for block in way.blocks]
                 for ready in lease.groups():
                     if len(ready) == len(assignment.experts):
                         work = assignment.work(lease.slots)
                     else:
                         work = assignment.part(ready + part.start, lease.slots[ready])
                     for piece in cut(work, self.entries):
-                        self.ops.experts(x, self.arena, self.layout, piece, way.outputs)
+                        self.ops.experts(y, self.arena, self.layout, piece, way.outputs)
                         way.entries_done(layer, len(piece.rows))
         return shared
 
-    def _shared(self, x: Array) -> tuple[Array | None, Array | None]:
-        if self.shared is None:
-            return None, None
-        return self.ops.gated_mlp(x, *self.shared), self.ops.linears(x, self.shared_gate)[0]
+    def _shared(self, y: Array) -> tuple[Array | None, Array | None]:
+        return self.ops.shared_expert(y, *self.shared) if self.shared else (None, None)

@@ -30,11 +30,6 @@ def expert_entries(config: ModelConfig) -> int:
     return max(_FEWEST, _MULTIPLICATIONS // (3 * config.hidden * config.expert_inter))
 
 
-def attention_tokens(config: ModelConfig, length: int) -> int:
-    """Tokens that attend in one call to `length` keys; a product in floats counts as four."""
-    return max(_FEWEST, _MULTIPLICATIONS // (8 * config.heads * config.head_dim * length))
-
-
 @dataclass(slots=True)
 class Passage:
     """outputs: room for the experts' results [T * K, D], of one layer at a time."""

@@ -4,8 +4,9 @@ A backend is a folder beside this file with one class that has these methods; a 
 Invariant of every backend: a row of a result depends on that row's inputs only, with a reduction order fixed by shape,
 so that it does not matter how the tokens were cut into chunks or how many threads ran. `Array` is the backend's own
 array type (NumPy for `reference` and `cpu`), float32 unless said; T tokens, D hidden size, H heads, d head dimension.
-Models slice, reshape and add arrays besides. Views with strides are welcome as inputs as long as their last axis is
-contiguous.
+Models slice arrays besides. Views with strides are welcome as inputs as long as their last axis is contiguous; what
+is changed in place is contiguous. A layer is a handful of operations, not a dozen: each call costs several microseconds
+of Python once the layer's weights have driven it from the caches.
 
 Knows nothing of files, sequences or policies.
 """
@@ -16,6 +17,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.ops.blocks import AttentionWeights, DeltaNetWeights
 from flashmoe.ops.weights import ExpertWork, Matrix, RecordLayout
 
 Array = Any
@@ -117,8 +119,11 @@ class Ops(Protocol):
     def empty(self, rows: int, columns: int) -> Array:
         """Uninitialised float32 [rows, columns], for `experts` to fill."""
 
-    def concatenate(self, parts: Sequence[Array]) -> Array:
-        """The parts one after another along their first axis: what sequences computed apart, as one batch again."""
+    def delta_net_weights(self, weights: DeltaNetWeights) -> Handle:
+        """Make a mixer ready for `delta_net`."""
+
+    def attention_weights(self, weights: AttentionWeights) -> Handle:
+        """Make a mixer ready for `full_attention`."""
 
     # Dense parts -----------------------------------------------------------------------------------------------------
     def embed(self, table: Handle, token_ids: NDArray[np.int32]) -> Array:
@@ -130,50 +135,44 @@ class Ops(Protocol):
     def linears(self, x: Array, matrices: Sequence[Handle]) -> list[Array]:
         """[x @ W.T for W in matrices]: projections of one input, made together."""
 
-    def gated_mlp(self, x: Array, gate: Handle, up: Handle, down: Handle) -> Array:
-        """down(silu(gate x) * up x): [T, D]."""
+    # Mixers: the residual stream x [T, D] += mixer(rms_norm(x)), in place ---------------------------------------------
+    def full_attention(
+        self, x: Array, weights: Handle, ends: Sequence[int], caches: Sequence[Handle], cos: Array, sin: Array
+    ) -> None:
+        """Grouped-query attention; rows ends[i - 1]:ends[i] of the batch go on where caches[i] stands.
 
-    # Attention -------------------------------------------------------------------------------------------------------
-    def norm_rope(self, x: Array, weight: Array, eps: float, cos: Array, sin: Array) -> Array:
-        """rms_norm over d of x [T, H, d], then rotate pairs (i, i + r/2) of the first r dimensions; cos, sin [T, r /
-        2]."""
-
-    def attention(self, q: Array, k: Array, v: Array, cache: Handle, scale: float) -> Array:
-        """Append k, v [T, KV, d] to the cache and attend causally with q [T, H, d]: [T, H, d]. Head h reads KV head
-        h // (H // KV)."""
-
-    def sigmoid_gate(self, x: Array, gate: Array) -> Array:
-        """x * sigmoid(gate), both [T, H, d], as [T, H * d]."""
-
-    # GatedDeltaNet ---------------------------------------------------------------------------------------------------
-    def causal_conv_silu(self, x: Array, weight: Array, state: Handle) -> Array:
-        """silu of the depthwise causal convolution of x [T, C] with weight [C, kernel], going on from the state."""
-
-    def gated_delta_rule(
-        self, qkv: Array, a: Array, b: Array, a_log: Array, dt_bias: Array, key_heads: int, state: Handle
-    ) -> Array:
-        """The recurrence over T tokens: qkv [T, 2 * key_heads * dk + V * dv], a and b [T, V] -> o [T, V, dv].
-
-        q and k are l2-normalised (eps 1e-6), q scaled by dk ** -0.5; decay = exp(-exp(a_log) * softplus(a + dt_bias)),
-        beta = sigmoid(b); S *= decay; S += k (x) ((v - S^T k) * beta); o = S^T q. Value head h reads key head h //
-        (V // key_heads).
+        q, k, v are projected; q and k [T, H, d] are normalised over d and their first r dimensions rotated in pairs
+        (i, i + r / 2), cos and sin [T, r / 2]. k and v are appended to the cache, softmax(q k / sqrt(d)) v is causal,
+        head h reads key/value head h // (H // KV); where there is an output gate, the result is multiplied with its
+        sigmoid; then the output projection. Ctrl-C may end it between two tokens of a long context.
         """
 
-    def gated_rms_norm(self, x: Array, z: Array, weight: Array, eps: float) -> Array:
-        """rms_norm(x) * weight * silu(z) over dv, x [T, V, dv] and z [T, V * dv], as [T, V * dv]."""
+    def delta_net(self, x: Array, weights: Handle, ends: Sequence[int], states: Sequence[Handle]) -> None:
+        """The gated delta rule; rows ends[i - 1]:ends[i] of the batch go on where states[i] stands.
+
+        qkv, z, b, a are projected. silu of the depthwise causal convolution of qkv gives q, k, v; q and k are
+        l2-normalised (eps 1e-6), q scaled by dk ** -0.5; decay = exp(-exp(a_log) * softplus(a + dt_bias)), beta =
+        sigmoid(b); S *= decay; S += k (x) ((v - S^T k) * beta); o = S^T q. Value head h reads key head h //
+        (V // key_heads). rms_norm(o) * gated_norm * silu(z) over dv goes into the output projection.
+        """
 
     # Mixture of experts ----------------------------------------------------------------------------------------------
-    def route(self, x: Array, router: Handle, top_k: int, renormalise: bool) -> tuple[NDArray[np.int32], Array]:
-        """softmax(router x) over all experts, its top_k by falling weight (the lower id first on a tie): ids and
-        weights [T, top_k].
+    def route(
+        self, x: Array, norm: Array, eps: float, router: Handle, top_k: int, renormalise: bool
+    ) -> tuple[Array, NDArray[np.int32], Array]:
+        """y = rms_norm(x) [T, D], and of softmax(router y) over all experts its top_k by falling weight (the lower id
+        first on a tie): ids and weights [T, top_k].
 
         The ids are on the host: streaming needs them.
         """
+
+    def shared_expert(self, y: Array, gate: Handle, up: Handle, down: Handle, share: Handle) -> tuple[Array, Array]:
+        """down(silu(gate y) * up y) [T, D], and share y [T, 1]."""
 
     def experts(self, x: Array, arena: NDArray[np.uint8], layout: Handle, work: ExpertWork, out: Array) -> None:
         """down(silu(gate x) * up x) of each entry of `work` into its row of out [rows, D]; arena is uint8 [slots,
         slot_bytes]."""
 
-    def combine(self, outputs: Array, weights: Array, shared: Array | None, shared_gate: Array | None) -> Array:
-        """sum over ranks, in rank order, of weights [T, K] * outputs [T, K, D], then + sigmoid(shared_gate [T, 1]) *
+    def combine(self, x: Array, outputs: Array, weights: Array, shared: Array | None, share: Array | None) -> None:
+        """x [T, D] += sum over ranks, in rank order, of weights [T, K] * outputs [T * K, D], + sigmoid(share [T, 1]) *
         shared [T, D]."""

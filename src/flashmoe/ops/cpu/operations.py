@@ -1,6 +1,6 @@
 """ops/interface.py over the native class `Cpu`: makes the outputs, calls, and no more.
 
-A decoded token makes some five hundred of these calls, so each costs a few microseconds. Activations are rounded to
+Activations are rounded to
 int8, group by group of 64, before they meet an affine matrix that is not `exact`. Results do not depend on the number
 of threads, on the instruction set or on how tokens were cut into calls. The native class checks every shape and raises
 ValueError.
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe import _native
+from flashmoe.ops.blocks import AttentionWeights, DeltaNetWeights
 from flashmoe.ops.interface import KV_GROUP
 from flashmoe.ops.weights import AffineMatrix, ExpertWork, Matrix, RecordLayout
 
@@ -66,8 +67,17 @@ class CpuOps:
     def empty(self, rows: int, columns: int) -> Floats:
         return np.empty((rows, columns), np.float32)
 
-    def concatenate(self, parts: Sequence[Floats]) -> Floats:
-        return np.concatenate(parts)
+    def delta_net_weights(self, weights: DeltaNetWeights) -> _native.DeltaNet:
+        w = weights
+        return _native.DeltaNet(
+            w.norm, w.qkv, w.z, w.b, w.a, w.conv, w.a_log, w.dt_bias, w.gated_norm, w.output, w.key_heads, w.eps
+        )
+
+    def attention_weights(self, weights: AttentionWeights) -> _native.Attention:
+        w = weights
+        return _native.Attention(
+            w.norm, w.q, w.k, w.v, w.q_norm, w.k_norm, w.output, w.heads, w.kv_heads, w.gated, w.eps
+        )
 
     def embed(self, table: _native.Matrix, token_ids: NDArray[np.int32]) -> Floats:
         out = np.empty((len(token_ids), table.in_features), np.float32)
@@ -85,64 +95,43 @@ class CpuOps:
         self._cpu.linears(x, matrices, outs)
         return outs
 
-    def gated_mlp(self, x: Floats, gate: _native.Matrix, up: _native.Matrix, down: _native.Matrix) -> Floats:
-        out = np.empty((len(x), down.out_features), np.float32)
-        self._cpu.gated_mlp(x, gate, up, down, out)
-        return out
-
-    def norm_rope(self, x: Floats, weight: Floats, eps: float, cos: Floats, sin: Floats) -> Floats:
-        out = np.empty(x.shape, np.float32)
-        self._cpu.norm_rope(x, weight, eps, cos, sin, out)
-        return out
-
-    def attention(self, q: Floats, k: Floats, v: Floats, cache: _native.KvCache, scale: float) -> Floats:
-        out = np.empty(q.shape, np.float32)
-        self._cpu.attention(q, k, v, cache, scale, out)
-        return out
-
-    def sigmoid_gate(self, x: Floats, gate: Floats) -> Floats:
-        out = np.empty((len(x), x.shape[1] * x.shape[2]), np.float32)
-        self._cpu.sigmoid_gate(x, gate, out)
-        return out
-
-    def causal_conv_silu(self, x: Floats, weight: Floats, state: _native.DeltaState) -> Floats:
-        out = np.empty(x.shape, np.float32)
-        self._cpu.causal_conv_silu(x, weight, state, out)
-        return out
-
-    def gated_delta_rule(
+    def full_attention(
         self,
-        qkv: Floats,
-        a: Floats,
-        b: Floats,
-        a_log: Floats,
-        dt_bias: Floats,
-        key_heads: int,
-        state: _native.DeltaState,
-    ) -> Floats:
-        out = np.empty((len(qkv), state.value_heads, state.value_dim), np.float32)
-        self._cpu.gated_delta_rule(qkv, a, b, a_log, dt_bias, key_heads, state, out)
-        return out
+        x: Floats,
+        weights: _native.Attention,
+        ends: Sequence[int],
+        caches: Sequence[_native.KvCache],
+        cos: Floats,
+        sin: Floats,
+    ) -> None:
+        self._cpu.full_attention(x, weights, ends, caches, cos, sin)
 
-    def gated_rms_norm(self, x: Floats, z: Floats, weight: Floats, eps: float) -> Floats:
-        out = np.empty((len(x), x.shape[1] * x.shape[2]), np.float32)
-        self._cpu.gated_rms_norm(x, z, weight, eps, out)
-        return out
+    def delta_net(
+        self, x: Floats, weights: _native.DeltaNet, ends: Sequence[int], states: Sequence[_native.DeltaState]
+    ) -> None:
+        self._cpu.delta_net(x, weights, ends, states)
 
     def route(
-        self, x: Floats, router: _native.Matrix, top_k: int, renormalise: bool
-    ) -> tuple[NDArray[np.int32], Floats]:
-        ids = np.empty((len(x), top_k), np.int32)
-        weights = np.empty((len(x), top_k), np.float32)
-        self._cpu.route(x, router, top_k, renormalise, ids, weights)
-        return ids, weights
+        self, x: Floats, norm: Floats, eps: float, router: _native.Matrix, top_k: int, renormalise: bool
+    ) -> tuple[Floats, NDArray[np.int32], Floats]:
+        tokens = len(x)
+        y = np.empty(x.shape, np.float32)
+        ids = np.empty((tokens, top_k), np.int32)
+        weights = np.empty((tokens, top_k), np.float32)
+        self._cpu.route(x, norm, eps, router, top_k, renormalise, y, ids, weights)
+        return y, ids, weights
+
+    def shared_expert(
+        self, y: Floats, gate: _native.Matrix, up: _native.Matrix, down: _native.Matrix, share: _native.Matrix
+    ) -> tuple[Floats, Floats]:
+        out, shares = np.empty(y.shape, np.float32), np.empty((len(y), 1), np.float32)
+        self._cpu.shared_expert(y, gate, up, down, share, out, shares)
+        return out, shares
 
     def experts(
         self, x: Floats, arena: NDArray[np.uint8], layout: _native.Layout, work: ExpertWork, out: Floats
     ) -> None:
         self._cpu.experts(x, arena, layout, work.slots, work.starts, work.rows, work.outputs, out)
 
-    def combine(self, outputs: Floats, weights: Floats, shared: Floats | None, shared_gate: Floats | None) -> Floats:
-        out = np.empty((len(outputs), outputs.shape[2]), np.float32)
-        self._cpu.combine(outputs, weights, shared, shared_gate, out)
-        return out
+    def combine(self, x: Floats, outputs: Floats, weights: Floats, shared: Floats | None, share: Floats | None) -> None:
+        self._cpu.combine(x, outputs, weights, shared, share)
