@@ -40,7 +40,7 @@ class Command:
     locked_bytes: int | None = None
 
     def start(self, model: Path, *options: str) -> subprocess.Popen[bytes]:
-        fixed = ["-p", "Hello", "--temperature", "0", "--threads", "1", "--context", str(CONTEXT)]
+        fixed = ["-p", "Hello", "--raw", "--temperature", "0", "--threads", "1", "--context", str(CONTEXT)]
         return subprocess.Popen(
             [sys.executable, "-c", _MAIN, "run", str(model), *fixed, "--memory", str(self.memory), *options],
             env={**os.environ, **self.environment},

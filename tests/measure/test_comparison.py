@@ -36,7 +36,7 @@ def test_a_table_compares_with_the_best_row_of_the_peer():
     for line in (
         "| Flash-MoE | 10 (10-10) | 100 | 4.00 |",
         "| peer 1 | 2.5 (2.5-2.5) | 400 |  |",
-        "| peer 0 | killed for memory | | |",
+        "| peer 0 | ended by a signal | | |",
         "0.05 GB a token at 1.0 GB/s, 50.0 ms: 50% reached.",
         "max(disk 100 ms at 0.01 GB/s, compute 100 ms): 50% reached.",
     ):
@@ -68,7 +68,7 @@ def stored_router(directory: Path, layer: int):
     return dequantise(AffineMatrix(*arrays))
 
 
-def test_what_a_command_prints_comes_back_unless_the_system_killed_it():
+def test_what_a_command_prints_comes_back_unless_a_signal_ended_it():
     assert run_in(None, ["cat"], "said") == "said"
     assert run_in(None, ["sh", "-c", "kill -9 $$"], "") is None
     with pytest.raises(subprocess.CalledProcessError):
