@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from record_files import PAGE, assert_holds, cut, ids, make_model, wait_for_all, write_layer
 
 from flashmoe._native import ReadError
+from flashmoe.errors import FlashMoeError
 from flashmoe.streaming import reader
 from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.policy import LeastRecentlyUsed
@@ -202,3 +203,19 @@ def test_a_guess_that_could_not_be_read_is_read_again_when_it_is_wanted(
         wait_for_all(lease)
         assert_holds(busy, lease, 0, files[0], [7])
     assert busy.stats.misses == 1
+
+
+def test_a_guess_beside_a_read_that_fails_holds_no_slot_when_it_is_wanted(
+    busy: ExpertStore, files: list[ExpertFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(files[0], experts=6)
+    with busy.fetch(0, ids(7)) as lease:
+        with monkeypatch.context() as not_yet:
+            not_yet.setattr(disk(busy), "ended", lambda _: [])
+            busy.prefetch(0, ids(7))
+        with pytest.raises(FlashMoeError):
+            wait_for_all(lease)
+    write_layer(files[0], 0)
+    with busy.fetch(0, ids(*range(8))) as lease:  # no slot is left for anything else
+        wait_for_all(lease)
+        assert_holds(busy, lease, 0, files[0], list(range(8)))

@@ -57,11 +57,11 @@ class Guesses(dict[Expert, Guess]):
         for expert in experts:
             if (guess := self.pop((layer, expert), None)) is None:
                 continue
-            read = guess.read
-            if read is not None and read.error is not None:
+            if not self._slots.is_for(guess.slot, (layer, expert)):  # the read failed, perhaps a lease's
                 self._slots.pins[guess.slot] -= 1
                 continue
             slots.append(guess.slot)
+            read = guess.read
             if read is not None:
                 self.used += 1
                 if not read.done:

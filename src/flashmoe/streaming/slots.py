@@ -35,6 +35,10 @@ class SlotTable:
         """How many slots nobody holds."""
         return len(self.pins) - int(np.count_nonzero(self.pins))
 
+    def is_for(self, slot: int, expert: Expert) -> bool:
+        """Whether it holds this expert, or waits for it."""
+        return self._owners[slot] == expert
+
     def give(self, layer: int, experts: Sequence[int], slots: Sequence[int]) -> list[Expert | None]:
         """Let free slots wait for these experts, with two pins each: the read's own, and that of the lease or guess it
         is for. Returns what they held."""
