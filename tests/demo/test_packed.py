@@ -55,11 +55,11 @@ def test_its_pack_is_called_by_the_word_and_every_other_model_by_its_directory(t
 
 @pytest.mark.usefixtures("shipped")
 def test_the_command_line_and_python_both_know_the_word(capfd: pytest.CaptureFixture[str]):
-    arguments = ["run", "demo", "-p", "Hello", "--max-tokens", "8", "--temperature", "0", "--context", "256"]
-    assert run(arguments) == 0
+    arguments = ["--raw", "--max-tokens", "8", "--temperature", "0", "--context", "256"]
+    assert run(["run", "demo", "-p", "Hello", *arguments]) == 0
     out = capfd.readouterr().out
     with flashmoe.load("demo", context=256) as model:
-        assert model.generate("Hello", max_tokens=8, temperature=0).text + "\n" == out
+        assert model.generate("Hello", raw=True, max_tokens=8, temperature=0).text + "\n" == out
     for command in (["info", "demo"], ["verify", "demo"], ["plan", "demo"]):
         assert run(command) == 0
 
