@@ -11,6 +11,7 @@ import pytest
 from flashmoe.cli.main import run
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.measure import doctor, processor
+from flashmoe.measure import limits as limits_module
 from flashmoe.measure.disk import DiskProbe, Rate, plain_file, probe_disk
 from flashmoe.measure.doctor import Machine, verdict
 from flashmoe.measure.limits import Limits, read_limits
@@ -123,6 +124,21 @@ def test_limits_are_those_of_the_process(tmp_path):
     pages.mkdir(parents=True)
     (pages / "enabled").write_text("always madvise [never]\n")
     assert read_limits(sys=tmp_path).huge_pages == "never"
+
+
+@pytest.mark.parametrize(
+    ("status", "may"),
+    [
+        ("CapInh:\t0\nCapEff:\t0000000000004000\n", True),
+        ("CapInh:\t0000000000004000\nCapEff:\t00000000a80425fb\n", False),
+        ("Name:\tpython\n", False),
+    ],
+)
+def test_only_who_may_lock_any_memory_is_above_the_limit(tmp_path, monkeypatch, status, may):
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/status").write_text(status)
+    monkeypatch.setattr(limits_module.resource, "getrlimit", lambda _: (8_000_000, 8_000_000))
+    assert read_limits(proc=tmp_path).locked == (None if may else 8_000_000)
 
 
 def words(**changes) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import psutil
 
-from flashmoe._native import Buffer, Cpu
+from flashmoe._native import Cpu
 from flashmoe.streaming import cgroups
 from flashmoe.streaming.memory import available_memory, physical_cores
+
+_CAP_IPC_LOCK = 14
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,19 @@ def read_limits(proc: Path = cgroups.PROC, sys: Path = Path("/sys")) -> Limits:
         memory=int(psutil.virtual_memory().total),
         available=available_memory(proc),
         cgroup_memory=cgroups.memory_left(proc),
-        # Who may lock memory whatever the limit says can lock a page more than it.
-        locked=None if soft == resource.RLIM_INFINITY or Buffer(soft + 1).lock() else soft,
+        locked=None if soft == resource.RLIM_INFINITY or _may_lock_any(proc) else soft,
         huge_pages=_huge_pages(sys),
     )
+
+
+def _may_lock_any(proc: Path) -> bool:
+    """Whether this process has the capability that no limit on locked memory holds for."""
+    try:
+        status = (proc / "self/status").read_text()
+    except OSError:
+        return False
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_IPC_LOCK & 1)
 
 
 def _huge_pages(sys: Path) -> str:
