@@ -219,3 +219,15 @@ def test_a_guess_beside_a_read_that_fails_holds_no_slot_when_it_is_wanted(
     with busy.fetch(0, ids(*range(8))) as lease:  # no slot is left for anything else
         wait_for_all(lease)
         assert_holds(busy, lease, 0, files[0], list(range(8)))
+
+
+def test_what_a_guess_was_about_to_displace_is_not_read_again_when_the_guess_gives_way(
+    busy: ExpertStore, files: list[ExpertFile]
+) -> None:
+    fetch(busy, 0, *range(8))
+    busy.prefetch(1, ids(9))
+    before = busy.stats
+    with busy.fetch(0, ids(*range(8))) as lease:
+        wait_for_all(lease)
+        assert_holds(busy, lease, 0, files[0], list(range(8)))
+    assert (busy.stats.misses, busy.stats.bytes_read) == (before.misses, before.bytes_read)

@@ -279,9 +279,13 @@ class ExpertStore:
                 f"Layer {layer} needs {len(experts)} experts at once, {len(absent)} of them from disk, and the arena "
                 f"of {self.max_lease} has room for {self._slots.free} more; give it more with --memory."
             )
+        for expert, index in absent:  # what guesses were about to displace, if it made room to give them up
+            if (slot := int(self._slots.tables[layer][expert])) >= 0:
+                slots[index] = slot
+                self._slots.pins[slot] += 1
+        absent = sorted((expert, index) for expert, index in absent if slots[index] < 0)
         if not absent:
             return late
-        absent.sort()
         reads = self._reads.start(layer, [expert for expert, _ in absent], DEMAND)
         for (_, index), (read, _) in zip(absent, reads, strict=True):
             slots[index] = read.slot
