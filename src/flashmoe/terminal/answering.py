@@ -25,7 +25,35 @@ class Choices:
     sampling: Mapping[str, Any] | None = None
 
 
-class Answer:
+class RawAnswer:
+    """Text that goes on from a prompt and is no turn: iterate over it for the pieces, all of them content; then `stats`
+    and whether it was `stopped` by Ctrl-C."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[TurnEvent]:
+        with _interrupts(self._stream.cancel):
+            for piece in self._stream:
+                yield from self._events_of(piece.text)
+        yield from self._last_events()
+
+    def _events_of(self, text: str) -> list[TurnEvent]:
+        return [Content(text)]
+
+    def _last_events(self) -> list[TurnEvent]:
+        return []
+
+    @property
+    def stats(self) -> Statistics:
+        return self._stream.stats
+
+    @property
+    def stopped(self) -> bool:
+        return self._stream.finish_reason == "cancelled"
+
+
+class Answer(RawAnswer):
     """Iterate over it for the pieces; then `turn`, `stats` and whether it was `stopped` by Ctrl-C.
 
     session: what the turns before have computed is not computed again; None for a single turn. Raises FlashMoeError
@@ -44,22 +72,24 @@ class Answer:
         variables = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
         prompt = engine.template.render(messages, tools=tools or None, **variables)
         self._parser = TurnParser(tools, thinking_open=thinking_is_open(prompt))
-        self._stream = engine.stream(
-            messages,
-            tools=tools or None,
-            max_tokens=choices.max_tokens,
-            enable_thinking=choices.thinking,
-            progress=progress,
-            session=session,
-            **(choices.sampling or {}),
+        super().__init__(
+            engine.stream(
+                messages,
+                tools=tools or None,
+                max_tokens=choices.max_tokens,
+                enable_thinking=choices.thinking,
+                progress=progress,
+                session=session,
+                **(choices.sampling or {}),
+            )
         )
         self._events: list[TurnEvent] = []
 
-    def __iter__(self) -> Iterator[TurnEvent]:
-        with _interrupts(self._stream.cancel):
-            for piece in self._stream:
-                yield from self._keep(self._parser.push(piece.text))
-        yield from self._keep(self._parser.finish(cut=self._stream.finish_reason != "stop"))
+    def _events_of(self, text: str) -> list[TurnEvent]:
+        return self._keep(self._parser.push(text))
+
+    def _last_events(self) -> list[TurnEvent]:
+        return self._keep(self._parser.finish(cut=self._stream.finish_reason != "stop"))
 
     def _keep(self, events: list[TurnEvent]) -> list[TurnEvent]:
         self._events += events
@@ -74,37 +104,9 @@ class Answer:
         return Turn(thinking, content, tuple(e.call for e in self._events if isinstance(e, Called)))
 
     @property
-    def stats(self) -> Statistics:
-        return self._stream.stats
-
-    @property
-    def stopped(self) -> bool:
-        return self._stream.finish_reason == "cancelled"
-
-    @property
     def cut(self) -> bool:
         """max_tokens or the context ended it."""
         return self._stream.finish_reason == "length"
-
-
-class RawAnswer:
-    """As Answer, of text that goes on from a prompt and is no turn."""
-
-    def __init__(self, stream: TextStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[TurnEvent]:
-        with _interrupts(self._stream.cancel):
-            for piece in self._stream:
-                yield Content(piece.text)
-
-    @property
-    def stats(self) -> Statistics:
-        return self._stream.stats
-
-    @property
-    def stopped(self) -> bool:
-        return self._stream.finish_reason == "cancelled"
 
 
 @contextmanager
