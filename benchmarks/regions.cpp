@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <functional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "backend/cpu.hpp"
@@ -174,7 +175,8 @@ int main(int argc, char** argv) {
     std::vector<int> threads;
     for (int i = 1; i < argc; ++i) threads.push_back(std::max(1, std::atoi(argv[i])));
     if (threads.empty()) threads = {1, 2};
-    const Kernels& kernels = find_kernels("");
+    const std::string best;
+    const Kernels& kernels = find_kernels(best);
     const Buffer buffer(kMemory, true);
     auto* memory = reinterpret_cast<std::uint8_t*>(buffer.data());
     std::mt19937 generator(0);  // any pair of bytes an ordinary number as bfloat16: denormal ones are slow
