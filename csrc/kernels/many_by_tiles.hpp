@@ -48,7 +48,7 @@ inline void panel_times_tiles(Tiles& tiles, const AffineView& w, Index n, const 
     alignas(64) WeightTiles codes;
     alignas(64) float memory[kPanelGroups * kRowsTogether * kPanelRows];
     alignas(64) std::int32_t dots[kRowsTogether][kPanelRows];
-    const PanelSums sums{memory, count};
+    const PanelSums sums{memory, count, w.groups(), n};
     for (Index g = 0; g < w.groups(); g += kPanelGroups) {
         const PanelFloats floats(w, n, g);
         for (int at = 0; at < floats.groups; at += PanelCodes<Bits>::kGroups)
@@ -56,12 +56,12 @@ inline void panel_times_tiles(Tiles& tiles, const AffineView& w, Index n, const 
         for (int at = 0; at < floats.groups; ++at) {
             tiles.weights(codes[at]);
             tile_dots(tiles, x + (g + at) * kRowsTogether * kGroup, count, dots);
+            const PanelSums::Fold fold = sums.fold_of(g + at);
             for (Index t = 0; t < count; ++t)
-                PanelSums::add_dots(words_of(load_bytes(dots[t])), floats.scales[at], floats.biases[at],
-                                    rows[t].scales[g + at], rows[t].sums[g + at], g == 0, sums.at(at, t));
+                sums.add_dots(words_of(load_bytes(dots[t])), floats.scales[at], floats.biases[at], g + at, rows, t, fold);
         }
     }
-    sums.fold(w.groups(), n, rows);
+    sums.fold(rows);
 }
 
 template <class Tiles>

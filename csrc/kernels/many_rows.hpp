@@ -29,26 +29,26 @@ struct PanelGroup {
     F scale, bias;
     Index g;  // of the matrix
 
-    // Adds to the sums of `Rows` rows, which lie one behind the other.
+    // Adds to the sums of `Rows` rows from row t on.
     template <int Rows>
-    FLASHMOE_INLINE void add_to(const QuantisedRow* rows, float* sums) const {
+    FLASHMOE_INLINE void add_to(const QuantisedRow* rows, Index t, const PanelSums& sums,
+                                const PanelSums::Fold& fold) const {
         I dots[Rows];
         const std::int8_t* x[Rows];
         for (int r = 0; r < Rows; ++r) {
             dots[r] = zero_i();
-            x[r] = rows[r].codes + PanelCodes<Bits>::fours(g, 0);
+            x[r] = rows[t + r].codes + PanelCodes<Bits>::fours(g, 0);
         }
         dot_fours<Bits, Rows>(codes, x, dots);
-        for (int r = 0; r < Rows; ++r)
-            PanelSums::add_dots(dots[r], scale, bias, rows[r].scales[g], rows[r].sums[g], g < kPanelGroups,
-                           sums + r * kPanelRows);
+        for (int r = 0; r < Rows; ++r) sums.add_dots(dots[r], scale, bias, g, rows, t + r, fold);
     }
 
-    FLASHMOE_INLINE void add_to_all(const QuantisedRow* rows, Index count, float* sums) const {
+    FLASHMOE_INLINE void add_to_all(const QuantisedRow* rows, const PanelSums& sums) const {
+        const PanelSums::Fold fold = sums.fold_of(g);
         Index t = 0;
-        for (; t + 4 <= count; t += 4) add_to<4>(rows + t, sums + t * kPanelRows);
-        for (; t + 2 <= count; t += 2) add_to<2>(rows + t, sums + t * kPanelRows);
-        if (t < count) add_to<1>(rows + t, sums + t * kPanelRows);
+        for (; t + 4 <= sums.count; t += 4) add_to<4>(rows, t, sums, fold);
+        for (; t + 2 <= sums.count; t += 2) add_to<2>(rows, t, sums, fold);
+        if (t < sums.count) add_to<1>(rows, t, sums, fold);
     }
 };
 
@@ -62,14 +62,14 @@ FLASHMOE_INLINE void add_groups(const PanelCodes<Bits>& codes, const PanelFloats
     group.scale = floats.scales[at + Group];
     group.bias = floats.biases[at + Group];
     group.g = g + at + Group;
-    group.add_to_all(rows, sums.count, sums.at(at + Group, 0));
+    group.add_to_all(rows, sums);
     if constexpr (Group + 1 < PanelCodes<Bits>::kGroups) add_groups<Bits, Group + 1>(codes, floats, g, at, rows, sums);
 }
 
 template <int Bits>
 inline void panel_times_rows(const AffineView& w, Index n, const QuantisedRow* rows, Index count) {
     alignas(64) float memory[kPanelGroups * kRowsTogether * kPanelRows];
-    const PanelSums sums{memory, count};
+    const PanelSums sums{memory, count, w.groups(), n};
     for (Index g = 0; g < w.groups(); g += kPanelGroups) {
         const PanelFloats floats(w, n, g);
         for (int at = 0; at < floats.groups; at += PanelCodes<Bits>::kGroups) {
@@ -77,7 +77,7 @@ inline void panel_times_rows(const AffineView& w, Index n, const QuantisedRow* r
             add_groups<Bits>(codes, floats, g, at, rows, sums);
         }
     }
-    sums.fold(w.groups(), n, rows);
+    sums.fold(rows);
 }
 
 // Calls body(first of the rows together, how many) until all `count` are done.

@@ -63,24 +63,60 @@ private:
     }
 };
 
-// The sums of a panel with some rows of activations: [group % 16][row of activations][row of the panel].
+// The sums of a panel with some rows of activations: [group % 16][row of activations][row of the panel]. In the end
+// they are folded 8, 4, 2 and 1 apart, as sum() folds lanes. Where the last round of groups is 16, or all there are and
+// a power of two, each sum is folded as soon as it is complete: sum 12 into sum 4, and both into sum 0, which has sum 8.
 struct PanelSums {
     float* sums;
-    Index count;
+    Index count, groups, n;  // rows of activations; groups of the matrix; the panel's first row
 
-    FLASHMOE_INLINE float* at(int group, Index row) const { return sums + (group * count + row) * kPanelRows; }
+    // What becomes of the sum of a group. apart: floats between it and the sums that are added to it, in order.
+    struct Fold {
+        bool is_last = false;   // of the groups that belong to this sum
+        bool is_whole = false;  // with it the product is complete
+        bool lacks = false;     // the sum 8 apart is zero for want of groups
+        int times = 0;
+        Index apart[4] = {};
+        Index to = 0;           // the last of them, where it then lies
+    };
 
-    // sum = fma(dots, wscale * scale, fma(wbias, total, sum)) for a row of activations with this scale and total in
-    // the group. The sum is new in the first 16 groups.
-    FLASHMOE_INLINE static void add_dots(I dots, F wscale, F wbias, float scale, float total, bool is_new, float* sum) {
-        const F biased = fma(wbias, set1(total), is_new ? zero() : load(sum));
-        store(sum, fma(to_float(dots), mul(wscale, set1(scale)), biased));
+    bool folds_as_they_come() const {
+        return groups % kPanelGroups == 0 || (groups < kPanelGroups && (groups & (groups - 1)) == 0);
     }
 
-    // rows[t].out[n ...] = the row's sums folded as sum() folds lanes; those from `used` on count as zero.
-    void fold(Index used, Index n, const QuantisedRow* rows) const {
+    Fold fold_of(Index g) const {
+        Fold fold;
+        if (g + kPanelGroups < groups || !folds_as_they_come()) return fold;
+        const Index last = groups < kPanelGroups ? groups : kPanelGroups;
+        fold.is_last = true;
+        fold.is_whole = g == groups - 1;
+        fold.lacks = last < kPanelGroups;
+        for (Index half = last / 2, apart = half; half > 0 && g % kPanelGroups >= apart; half /= 2, apart += half)
+            fold.apart[fold.times++] = fold.to = apart * count * kPanelRows;
+        return fold;
+    }
+
+    // sum = fma(dots, wscale * scale, fma(wbias, total, sum)) for row t of the activations, with its scale and total in
+    // group g. The sum is new in the first 16 groups.
+    FLASHMOE_INLINE void add_dots(I dots, F wscale, F wbias, Index g, const QuantisedRow* rows, Index t,
+                                  const Fold& fold) const {
+        const QuantisedRow& row = rows[t];
+        float* at = sums + (g % kPanelGroups * count + t) * kPanelRows;
+        const F biased = fma(wbias, set1(row.sums[g]), g < kPanelGroups ? zero() : load(at));
+        F sum = fma(to_float(dots), mul(wscale, set1(row.scales[g])), biased);
+        if (fold.is_last) {
+            if (fold.lacks) sum = add(sum, zero());
+            for (int i = 0; i < fold.times; ++i) sum = add(load(at - fold.apart[i]), sum);
+            at = fold.is_whole ? row.out + n : at - fold.to;
+        }
+        store(at, sum);
+    }
+
+    // Folds what was not folded as it came.
+    void fold(const QuantisedRow* rows) const {
+        if (folds_as_they_come()) return;
         for (Index t = 0; t < count; ++t) {
-            const auto get = [&](int g) { return g < used ? load(at(g, t)) : zero(); };
+            const auto get = [&](int g) { return g < groups ? load(sums + (g * count + t) * kPanelRows) : zero(); };
             F folded[8];
             for (int g = 0; g < 8; ++g) folded[g] = add(get(g), get(g + 8));
             for (int half = 4; half > 0; half /= 2)

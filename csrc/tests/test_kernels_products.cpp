@@ -52,7 +52,7 @@ void same_products(const std::string& what, Index in,
 
 TEST(kernels_multiply_affine_weights_alike) {
     for (const int bits : {2, 4, 8})
-        for (const Index in : {64, 192, 512, 576, 1024, 1472, 2048})
+        for (const Index in : {64, 128, 192, 256, 512, 576, 1024, 1472, 2048})
             for (const Index count : {1, 2, 3, 4, 5, 6, 7, 67}) {
                 const Index out = 37;
                 const Affine w(out, in, bits);
