@@ -25,16 +25,19 @@ from op_cases import (
 
 from flashmoe.ops.cpu import CpuOps
 
-SETUPS = [CpuOps(1, isa) for isa in ISAS] + [CpuOps(2), CpuOps(3)]
-EIGHT = [CpuOps(1, isa, kv_bits=8) for isa in ISAS] + [CpuOps(2, kv_bits=8), CpuOps(3, kv_bits=8)]
+SETUPS = {
+    bits: [*(CpuOps(1, isa, kv_bits=bits) for isa in ISAS), CpuOps(2, kv_bits=bits), CpuOps(3, kv_bits=bits)]
+    for bits in (16, 8)
+}
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=15, deadline=None)
 Run = Callable[[CpuOps], list[Floats]]
 
 
-def assert_same_everywhere(run: Run, setups: list[CpuOps] = SETUPS) -> None:
-    expected = run(setups[0])
-    for ops in setups[1:]:
+def assert_same_everywhere(run: Run, kv_bits: int = 16) -> None:
+    first, *others = SETUPS[kv_bits]
+    expected = run(first)
+    for ops in others:
         for a, b in zip(expected, run(ops), strict=True):
             assert same_bits(a, b), ops.device
 
@@ -106,7 +109,7 @@ def test_shared_expert(tokens: int) -> None:
     assert_same_everywhere(run)
 
 
-@pytest.mark.parametrize("setups", [SETUPS, EIGHT], ids=["16 bits", "8 bits"])
+@pytest.mark.parametrize("kv_bits", [16, 8])
 @quick
 @given(
     seed=seeds,
@@ -116,9 +119,7 @@ def test_shared_expert(tokens: int) -> None:
     shared=st.integers(1, 5),
     dim=st.integers(1, 40) | st.sampled_from([64, 100, 128]),
 )
-def test_attention(
-    setups: list[CpuOps], seed: int, tokens: int, cut: int, kv_heads: int, shared: int, dim: int
-) -> None:
+def test_attention(kv_bits: int, seed: int, tokens: int, cut: int, kv_heads: int, shared: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
     x = normal(rng, tokens, 32)
     weights = attention_weights(rng, 32, kv_heads * shared, kv_heads, dim, gated=seed % 2 == 0)
@@ -131,12 +132,12 @@ def test_attention(
         assert same_bits(whole, np.concatenate(parts))
         return [whole]
 
-    assert_same_everywhere(run, setups)
+    assert_same_everywhere(run, kv_bits)
 
 
-@pytest.mark.parametrize("setups", [SETUPS, EIGHT], ids=["16 bits", "8 bits"])
+@pytest.mark.parametrize("kv_bits", [16, 8])
 @pytest.mark.parametrize("before", [500, 1023, 1500])
-def test_long_attention_does_not_depend_on_who_takes_which_keys(setups: list[CpuOps], before: int) -> None:
+def test_long_attention_does_not_depend_on_who_takes_which_keys(kv_bits: int, before: int) -> None:
     """Single tokens share their keys out among threads, chunks their tokens."""
     rng = np.random.default_rng(before)
     tokens, kv_heads, dim = before + 40, 2, 24
@@ -150,7 +151,7 @@ def test_long_attention_does_not_depend_on_who_takes_which_keys(setups: list[Cpu
         assert same_bits(whole[before:], np.concatenate(singly))
         return [whole]
 
-    assert_same_everywhere(run, setups)
+    assert_same_everywhere(run, kv_bits)
 
 
 @quick
@@ -234,7 +235,7 @@ def test_what_is_not_finite_spoils_its_own_row_only(value: float) -> None:
     x, kinds = normal(rng, 3, 128), matrices(rng, 20, 128)
     spoilt = x.copy()
     spoilt[1, 5] = value
-    for ops in SETUPS:
+    for ops in SETUPS[16]:
         handles = [ops.matrix(m, exact=e) for m, e in kinds]
         for clean, result in zip(ops.linears(x, handles), ops.linears(spoilt, handles), strict=True):
             assert same_bits(clean[[0, 2]], result[[0, 2]])

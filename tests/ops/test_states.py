@@ -1,6 +1,7 @@
 """States that are forked, cut, written out and read in again go on as if nothing had happened."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,21 @@ from flashmoe.ops.cpu import CpuOps
 from flashmoe.ops.interface import KV_BLOCK, Handle, KeyValueState, Ops
 from flashmoe.ops.reference import ReferenceOps
 
-BACKENDS = [CpuOps(2), ReferenceOps(), CpuOps(2, kv_bits=8), ReferenceOps(8)]
+BACKENDS = {
+    "cpu": partial(CpuOps, 2),
+    "reference": ReferenceOps,
+    "cpu, 8 bits": partial(CpuOps, 2, kv_bits=8),
+    "reference, 8 bits": partial(ReferenceOps, 8),
+}
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None)
-backends = pytest.mark.parametrize("ops", BACKENDS, ids=lambda ops: ops.name)
+backends = pytest.mark.parametrize("ops", BACKENDS.values(), ids=BACKENDS, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def ops(request: pytest.FixtureRequest) -> Ops:
+    """Made here, since pytest keeps its parameters to the end of the process, when nanobind calls them leaked."""
+    return request.param()
 
 
 HIDDEN = 8
