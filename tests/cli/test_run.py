@@ -27,7 +27,7 @@ def test_the_text_is_that_of_the_engine_and_alone_on_stdout(speaking_model, capf
     assert re.search(rf"reference .*; memory .* experts .*; {held}; .* 4 experts per token$", first)
     assert re.fullmatch(
         r"prompt \d+ tokens, [\d.]+ tokens/s; generation \d+ tokens, [\d.]+ tokens/s; expert hits [\d.]+%; "
-        r"read [\d.]+ GB at [\d.]+ GB/s",
+        r"read [\d.]+ [MG]B at [\d.]+ [MG]B/s",
         last,
     )
 

@@ -305,13 +305,25 @@ HOSTILE = [
 def test_a_hostile_template_of_a_checkpoint_is_a_400_and_reaches_nothing(scripted, source):
     server = scripted("Hi.\n</think>\n\nHi.")
     try:
-        server.service.text.__dict__["template"] = ChatTemplate(source)
+        origin = str(server.service.text.directory / "chat_template.jinja")
+        server.service.text.__dict__["template"] = ChatTemplate(source, origin=origin)
         response = server.post(PATHS[0], CHAT)
         assert response.status_code == 400 or "class" not in response.text
+        assert str(server.service.text.directory) not in response.text
     finally:
         server.service.text.__dict__.pop("template", None)
     assert not Path("/tmp/never").exists()
     assert "root:" not in response.text
+
+
+def test_without_a_template_only_plain_text_is_gone_on_from_and_no_path_is_told(speaking, monkeypatch):
+    text = speaking.service.text
+    monkeypatch.delitem(text.__dict__, "template", raising=False)
+    monkeypatch.setattr(text, "directory", text.directory / "elsewhere")
+    refused = speaking.post(PATHS[0], CHAT)
+    assert (refused.status_code, "no chat template" in refused.text) == (400, True)
+    assert str(text.directory) not in refused.text
+    assert speaking.post(PATHS[1], {"model": "small", "prompt": "Hi", "max_tokens": 2}).status_code == 200
 
 
 def test_template_text_in_messages_is_text(scripted):

@@ -27,7 +27,8 @@ class NoTemplateError(FlashMoeError):
 class ChatTemplate:
     """A checkpoint's template, or its named ones: `tool_use` serves when there are tools, else `default`.
 
-    origin: the file, for error messages. special_tokens: given to the template under their names (`bos_token`, ...).
+    origin: the file, for error messages; once compiled only its name is said, since clients of a server read them.
+    special_tokens: given to the template under their names (`bos_token`, ...).
     """
 
     def __init__(
@@ -36,10 +37,10 @@ class ChatTemplate:
         special_tokens: Mapping[str, str] | None = None,
         origin: str = "The chat template",
     ) -> None:
-        self._origin = origin
+        self._origin = Path(origin).name
         self._special = dict(special_tokens or {})
         sources = {"default": source} if isinstance(source, str) else dict(source)
-        self._templates = {name: self._compile(text) for name, text in sources.items()}
+        self._templates = {name: _compile(text, origin) for name, text in sources.items()}
 
     @classmethod
     def from_dir(cls, directory: Path | str) -> "ChatTemplate":
@@ -114,13 +115,14 @@ class ChatTemplate:
                 return self._templates[name]
         raise FlashMoeError(f"{self._origin} has no template named default, only {', '.join(sorted(self._templates))}.")
 
-    def _compile(self, source: str) -> Template:
-        try:
-            return Template(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise FormatError(f"{self._origin} at line {error.lineno} is not a template: {error.message}") from error
-        except Exception as error:  # Jinja, and Python's compiler behind it, raise many kinds on hostile input
-            raise FormatError(f"{self._origin} cannot be compiled: {error}.") from error
+
+def _compile(source: str, origin: str) -> Template:
+    try:
+        return Template(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise FormatError(f"{origin} at line {error.lineno} is not a template: {error.message}") from error
+    except Exception as error:  # Jinja, and Python's compiler behind it, raise many kinds on hostile input
+        raise FormatError(f"{origin} cannot be compiled: {error}.") from error
 
 
 def _all_strings(values: dict[Any, Any]) -> bool:

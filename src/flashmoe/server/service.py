@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.chat.replay import WrittenTurns
+from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tool_calls import thinking_is_open
 from flashmoe.chat.turn_parser import TurnParser
 from flashmoe.engine import request as engine
@@ -52,6 +53,8 @@ class Service:
         self.live = Live(scheduler)
         self.written = written or WrittenTurns()
         self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
+        with contextlib.suppress(NoTemplateError):
+            _ = text.template  # one that is damaged ends the server here, where its path may be said
         self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
 
@@ -117,6 +120,13 @@ class Service:
         optional = ask.choice in (None, "auto")
         return self.grammars.calls(tools, several=ask.several_calls, optional=optional)
 
+    @property
+    def _template(self) -> ChatTemplate:
+        try:
+            return self.text.template
+        except NoTemplateError:
+            raise FlashMoeError("This model has no chat template: it can only go on from plain text.") from None
+
     def _prompt(self, ask: Ask) -> Prompt:
         tokenizer = self.text.tokenizer
         if ask.prompt is not None:
@@ -128,7 +138,8 @@ class Service:
             tokens = self.text.engine.check_tokens(ids)
             return Prompt(tokens, False, self._frontiers(tokens, len(tokens) - 1))
         variables = dict(ask.template_variables)
-        known = self.text.template.variables
+        template = self._template
+        known = template.variables
         if unknown := sorted(variables.keys() - known):
             raise FlashMoeError(f"chat_template_kwargs.{unknown[0]} is nothing that this model's template knows.")
         if ask.thinking is not None:
@@ -136,7 +147,7 @@ class Service:
         messages = self.written.restore(ask.messages)
         # A template that is told of tools describes them, so they are withheld where none may be called.
         tools = None if ask.choice == "none" else (list(ask.tools) or None)
-        text = self.text.template.render(messages, tools=tools, **variables)
+        text = template.render(messages, tools=tools, **variables)
         self._check_length(text)
         tokens, thinking_open = self.text.engine.check_tokens(tokenizer.encode(text)), thinking_is_open(text)
         if ask.insist and ask.thinking is False and thinking_open:
@@ -144,7 +155,7 @@ class Service:
         if ask.insist and ask.thinking and not thinking_open and "enable_thinking" not in known:
             raise FlashMoeError("thinking cannot be enabled: this model answers at once.")
         # What comes after the last message is rendered otherwise once an answer follows.
-        before = self.text.template.render(messages, tools=tools, add_generation_prompt=False, **variables)
+        before = template.render(messages, tools=tools, add_generation_prompt=False, **variables)
         shared = common_prefix(tokens, np.array(tokenizer.encode(before), dtype=np.int32))
         return Prompt(tokens, thinking_open, self._frontiers(tokens, shared))
 
