@@ -140,8 +140,7 @@ def _print_answer(events: Iterable[TurnEvent]) -> None:
 def _print_statistics(engine: TextEngine, s: Statistics, *, details: bool) -> None:
     click.echo(
         f"prompt {s.prompt_tokens} tokens, {s.prompt_rate:.2f} tokens/s; generation {s.generated_tokens} tokens, "
-        f"{s.generation_rate:.2f} tokens/s; expert hits {s.hit_rate:.1%}; read {format_bytes(s.bytes_read)} at "
-        f"{format_bytes(s.read_rate)}/s",
+        f"{s.generation_rate:.2f} tokens/s; expert hits {s.hit_rate:.1%}; {s.read}",
         err=True,
     )
     if not details:

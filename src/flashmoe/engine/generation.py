@@ -14,6 +14,7 @@ from flashmoe.engine.engine import Engine
 from flashmoe.engine.sampling import Sampler, Sampling
 from flashmoe.engine.session import Progress, Session
 from flashmoe.errors import FlashMoeError
+from flashmoe.settings import format_bytes
 from flashmoe.streaming.experts import StoreStats
 
 
@@ -56,6 +57,11 @@ class Statistics:
     def read_rate(self) -> float:
         """Bytes a second while reading."""
         return self.bytes_read / self.read_seconds if self.read_seconds else 0.0
+
+    @property
+    def read(self) -> str:
+        """What was read and how fast, in words."""
+        return f"read {format_bytes(self.bytes_read)} at {format_bytes(self.read_rate)}/s"
 
     @property
     def python_share(self) -> float:

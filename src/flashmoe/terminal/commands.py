@@ -10,7 +10,6 @@ from rich.text import Text
 
 from flashmoe.engine.generation import Statistics
 from flashmoe.errors import FlashMoeError
-from flashmoe.settings import format_bytes
 from flashmoe.terminal.conversation import Conversation
 from flashmoe.terminal.view import harmless
 from flashmoe.text_engine import TextEngine
@@ -95,8 +94,8 @@ def _stats(chat: Chat, _rest: str) -> None:
         return
     chat.say(
         f"prompt {s.prompt_tokens} tokens, {s.prompt_rate:.2f} tokens/s; answer {s.generated_tokens} tokens, "
-        f"{s.generation_rate:.2f} tokens/s; expert hits {s.hit_rate:.1%}; read {format_bytes(s.bytes_read)} at "
-        f"{format_bytes(s.read_rate)}/s, waiting for it {s.stall_seconds:.2f} s; Python {s.python_share:.1%}\n"
+        f"{s.generation_rate:.2f} tokens/s; expert hits {s.hit_rate:.1%}; {s.read}, "
+        f"waiting for it {s.stall_seconds:.2f} s; Python {s.python_share:.1%}\n"
         f"{chat.engine.engine.summary}"
     )
 
