@@ -79,6 +79,24 @@ def test_foresight_reads_ahead_and_counts_what_came_of_it(tiny_packed):
             assert np.count_nonzero(engine.store._slots.pins > 0) == 8  # no guess was forgotten
 
 
+def test_sequences_that_decode_together_are_guessed_for_together(tiny_packed):
+    sequences = [some_tokens(30, seed) for seed in range(3)]
+    with load_engine(tiny_packed(MODEL), WHOLE) as engine:
+        expected = [engine.logits(tokens) for tokens in sequences]
+    with load_engine(tiny_packed(MODEL), with_experts(tiny_packed(MODEL), 0.5, foresight=True)) as engine:
+        states = [engine.new_sequence() for _ in sequences]
+        found = []
+        for step in zip(*(np.split(tokens, len(tokens)) for tokens in sequences), strict=True):
+            x = engine.forward(list(zip(states, step, strict=True)))
+            found.append(np.asarray(engine.decoder.logits(x)))
+        np.testing.assert_array_equal(np.stack(found, axis=1), expected)
+        stats, ranks = engine.store.stats, engine.foresight.ranks
+        assert 0 < stats.prefetch_used <= stats.prefetched
+        # Each token's guesses count, and they prove right more often than by chance.
+        assert ranks[1].max() == 3 * 30 * (engine.config.layers - 1)
+        assert ranks[0][0] > 0.5 * ranks[1][0]
+
+
 def test_foresight_that_is_wrong_stops_but_for_a_try_in_a_while(tiny_packed, resident):
     settings = with_experts(tiny_packed(MODEL), 0.5, foresight=True)
     with load_engine(tiny_packed(MODEL), settings) as engine:

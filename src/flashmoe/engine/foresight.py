@@ -1,7 +1,7 @@
 """Which experts the next layer will want: its own router on this layer's hidden state, read while the disk is idle.
 
-Invariant: a guess changes when an expert is read, never an answer. Guesses are for single tokens: a chunk of a prompt
-wants most experts anyway. Knows routers and what became of guesses, not slots.
+Invariant: a guess changes when an expert is read, never an answer. Guesses are for few tokens at a time: a chunk of a
+prompt wants most experts anyway. Knows routers and what became of guesses, not slots.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from flashmoe.models.source import Indices, Lease
 from flashmoe.ops.interface import Array
 from flashmoe.streaming.experts import ExpertStore
 
+_MOST_TOKENS = 8
+"""Of a step that is guessed for, as far as was measured."""
 _LEAST_PRECISION = 0.4
 """Ranks of the next router are read as long as this part of those read before proved right: half right still gains,
 where a quarter is right it gains nothing (docs/caching.md)."""
@@ -28,15 +30,17 @@ class Foresight:
     """An observer (models.observer) and a source of experts (models.source.ExpertSource) around a store.
 
     The guess is made after the fetch of a layer: its router computes while misses are being read, and reads of guesses
-    queue behind them. precision: float64 [top_k], of the guesses that had to be read, by rank.
+    queue behind them, the first choices of all tokens before the second ones. precision: float64 [top_k], of the
+    guesses that had to be read, by rank.
     """
 
     def __init__(self, layers: Sequence[Layer], top_k: int) -> None:
         self._layers = layers
         self._store: ExpertStore
-        self._alone = False
+        self._experts = layers[0].moe.config.experts
+        self._few = False
         self._x: Array | None = None
-        self._guess: list[int] = []
+        self._guess: NDArray[np.int32] = np.empty((0, top_k), dtype=np.int32)
         self._guessed_layer = -1
         self._reading: list[int] = []
         self.precision = np.ones(top_k)
@@ -52,14 +56,14 @@ class Foresight:
         return self._store.max_lease
 
     def begin(self, batch: Batch) -> None:
-        self._alone = len(batch.tokens) == 1
+        self._few = len(batch.tokens) <= _MOST_TOKENS
         self._x = None
         if self._guessed_layer >= 0:  # by a forward that was broken off
             self._store.withdraw(self._guessed_layer)
         self._guessed_layer = -1
 
     def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
-        if not self._alone:
+        if not self._few:
             return
         if self._guessed_layer == layer:
             self._learn(ids)
@@ -84,20 +88,28 @@ class Foresight:
             self.precision += _PATIENCE * (1 - self.precision)
             return
         following = self._layers[layer]
-        _, ids, _ = following.moe.route(x)
-        self._guess, self._guessed_layer = ids[0].tolist(), layer
-        self._reading = self._store.prefetch(layer, ids[0][ranks], sure=False)
+        _, self._guess, _ = following.moe.route(x)
+        self._guessed_layer = layer
+        likely = dict.fromkeys(self._guess[:, ranks].T.reshape(-1).tolist())
+        self._reading = self._store.prefetch(layer, np.array(list(likely), dtype=np.int32), sure=False)
 
     def _learn(self, ids: NDArray[np.int32]) -> None:
-        true = set(ids[0].tolist())
-        right = np.array([expert in true for expert in self._guess])
-        read = np.array([expert in self._reading for expert in self._guess])
-        self.ranks[0] += right
-        self.ranks[1] += 1
+        """By rank: what part of the tokens' guesses was right, one guess for each of them."""
+        right, read = self._guessed(ids), self._guessed(self._reading)
+        self.ranks[0] += right.sum(axis=0)
+        self.ranks[1] += len(right)
+        count = read.sum(axis=0)
+        found = (right & read).sum(axis=0) / np.maximum(count, 1)
         self.precision += np.where(
-            read,
-            _MEMORY * (right - self.precision),
+            count,
+            (1 - (1 - _MEMORY) ** count) * (found - self.precision),
             _PATIENCE * (self.precision < _LEAST_PRECISION) * (1 - self.precision),
         )
-        self._store.withdraw(self._guessed_layer, keep=ids[0])
+        self._store.withdraw(self._guessed_layer, keep=ids.reshape(-1))
         self._guessed_layer = -1
+
+    def _guessed(self, experts: Indices | list[int]) -> NDArray[np.bool_]:
+        """Which of the guesses [T, K] are among these experts."""
+        among = np.zeros(self._experts, dtype=np.bool_)
+        among[experts] = True
+        return among[self._guess]
