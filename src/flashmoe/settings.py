@@ -50,7 +50,7 @@ class Settings:
     """How to run a model.
 
     memory: byte budget for everything the engine holds (trunk, state, scratch, experts); None: what the machine leaves.
-    threads: compute threads; None: one per physical core this process may use.
+    threads: compute threads; None: one per physical core this process may use, one less on eight or more.
     experts_per_token: overrides the model's own top-k, and changes its answers.
     context: tokens a sequence may grow to; None: 32768, or less where the model or the memory ends sooner.
     kv_bits: of each number in the caches of keys and values: 16, or 8, which halves them and changes answers slightly.

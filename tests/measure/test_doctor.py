@@ -15,7 +15,7 @@ from flashmoe.measure import limits as limits_module
 from flashmoe.measure.disk import DiskProbe, Rate, plain_file, probe_disk
 from flashmoe.measure.doctor import Machine, verdict
 from flashmoe.measure.limits import Limits, read_limits
-from flashmoe.measure.processor import ThreadRate, probe_memory, probe_products, thread_counts
+from flashmoe.measure.processor import ThreadRate, probe_first_use, probe_memory, probe_products, thread_counts
 from flashmoe.streaming.reader import ExpertFile
 
 GIB = 2**30
@@ -124,6 +124,17 @@ def test_limits_are_those_of_the_process(tmp_path):
     pages.mkdir(parents=True)
     (pages / "enabled").write_text("always madvise [never]\n")
     assert read_limits(sys=tmp_path).huge_pages == "never"
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(4.0, True), (0.5, False)])
+def test_first_use_counts_when_what_was_freed_a_moment_ago_is_used_up(monkeypatch, seconds, slow):
+    """Pieces of 0.1 s, then of 1 s."""
+    ticks = [0.0]
+    for piece in [0.1] * 6 + [1.0] * 6:
+        ticks += [ticks[-1], ticks[-1] + piece]
+    monkeypatch.setattr(processor, "perf_counter", iter(ticks).__next__)
+    monkeypatch.setattr(processor, "_PIECE", 4096)
+    assert probe_first_use(12 * 4096, seconds) == pytest.approx(4096 / (1.0 if slow else 0.1))
 
 
 @pytest.mark.parametrize(

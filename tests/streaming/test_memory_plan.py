@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flashmoe.errors import CapacityError
 from flashmoe.streaming import cgroups
-from flashmoe.streaming.memory import available_memory, physical_cores, plan
+from flashmoe.streaming.memory import available_memory, compute_threads, physical_cores, plan
 
 MiB = 2**20
 
@@ -159,6 +159,17 @@ def test_hyperthreads_of_one_core_count_once(machine: Machine, monkeypatch: pyte
 def test_without_topology_each_processor_is_a_core(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     affinity(monkeypatch, {0, 1, 5})
     assert physical_cores(machine.boot(), machine.cpus) == 3
+
+
+@pytest.mark.parametrize(
+    ("processors", "cores", "threads"), [(2, 2, 2), (7, 7, 7), (8, 8, 7), (16, 16, 15), (16, 8, 8), (8, 4, 4)]
+)
+def test_many_cores_leave_a_processor_to_others_unless_there_is_one_besides(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, processors: int, cores: int, threads: int
+) -> None:
+    describe_cpus(machine, {cpu: cpu % cores for cpu in range(processors)})
+    affinity(monkeypatch, set(range(processors)))
+    assert compute_threads(machine.boot(), machine.cpus) == threads
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1)])

@@ -30,7 +30,7 @@ PROMPTS = (
 @click.command("bench")
 @click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("--memory", metavar="SIZE", help="For everything, like 4GiB [default: what the machine leaves]")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
 @click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
 @KV_BITS_OPTION

@@ -38,7 +38,7 @@ _SETTINGS = ("memory", "threads", "backend", "experts_per_token", "context", "kv
 @click.option("--no-thinking", is_flag=True, help="Ask the template for answers without thinking.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The longest answer [default: what the context leaves]")
 @click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens the conversation may grow to [default: 32768, or what fits]")
 @KV_BITS_OPTION

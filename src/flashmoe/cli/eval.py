@@ -48,7 +48,7 @@ _SHARE_OF_MEMORY = 0.9
     "--record-routing", metavar="FILE", type=click.Path(path_type=Path), help="Save which experts were chosen."
 )
 @click.option("--memory", help="Memory for everything, like 4GiB; halved with --against [default: what there is]")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens a case may grow to [default: what fits]")
 @KV_BITS_OPTION

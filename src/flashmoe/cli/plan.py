@@ -28,7 +28,7 @@ from flashmoe.settings import Settings, parse_bytes
 @click.option("--operations", metavar="RATE", help="Of 4-bit products with many rows: 400G, a second.")
 @click.option("--hit-rate", type=float, help="Share of experts found in memory [default: the share that fits]")
 @click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
 @KV_BITS_OPTION
 @FORESIGHT_OPTION

@@ -45,7 +45,7 @@ _SETTINGS = (
     "--max-tokens", type=click.IntRange(min=1), help="The most tokens to generate [default: what the context leaves]"
 )
 @click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option(
     "--cache",

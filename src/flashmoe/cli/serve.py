@@ -23,7 +23,7 @@ from flashmoe.text_engine import load
 @click.option("--insecure", is_flag=True, help="Let anyone who reaches another address than loopback use the server.")
 @click.option("--name", help="What clients call the model [default: the name of DIR]")
 @click.option("--memory", help="Memory for everything, like 4GiB [default: what the machine leaves]")
-@click.option("--threads", type=int, help="Compute threads [default: one a physical core]")
+@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
 @click.option("--context", type=int, help="Tokens a conversation may grow to [default: 32768, or what fits]")
 @KV_BITS_OPTION

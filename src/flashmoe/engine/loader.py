@@ -25,7 +25,7 @@ from flashmoe.ops.weights import GROUP, RecordLayout
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
 from flashmoe.streaming.experts import ExpertStore
-from flashmoe.streaming.memory import MemoryPlan, physical_cores, plan
+from flashmoe.streaming.memory import MemoryPlan, compute_threads, plan
 from flashmoe.streaming.policy import LeastFrequentRecentlyUsed
 from flashmoe.streaming.reader import ExpertFile
 
@@ -56,7 +56,7 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     described = architecture(read_object(directory / "config.json"))
     check_agreement(manifest, described)
     config = with_experts_per_token(described.config, settings.experts_per_token)
-    ops = make_ops(settings.backend, settings.threads or physical_cores(), settings.kv_bits)
+    ops = make_ops(settings.backend, settings.threads or compute_threads(), settings.kv_bits)
     memory, limits = plan_memory(manifest, ops, config, settings)
     trunk = Trunk(manifest.trunk.path)
     if settings.verify_reads and checksum(trunk.bytes) != manifest.trunk.xxh3:

@@ -19,7 +19,7 @@ from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure.pipeline import Pipeline, pipeline, tokens_of
-from flashmoe.measure.prediction import Description, Prediction, predict
+from flashmoe.measure.prediction import Description, Prediction, Speeds, measure, predict
 from flashmoe.measure.roofline import Decode
 from flashmoe.measure.sizes import packed_sizes
 from flashmoe.measure.timing import timed
@@ -60,16 +60,17 @@ class Spread:
 @dataclass(frozen=True)
 class Report:
     """`pipeline` is of a warm run; `roofline` by start, with the hit rate and bytes that were measured; `planned` as
-    `flashmoe plan` says it beforehand."""
+    `flashmoe plan` says it before each repeat, of which `roofline` has the middle one's machine."""
 
     summary: str
     runs: tuple[Run, ...]
     pipeline: Pipeline
     roofline: dict[str, Prediction]
-    planned: Prediction
+    planned: tuple[Prediction, ...]
 
-    def plan_for(self, start: str) -> Decode:
-        return self.planned.cold if start == COLD else self.planned.decode
+    def plan_for(self, start: str) -> Spread:
+        """Tokens a second, foreseen."""
+        return Spread.of([1 / _start_of(planned, start).predicted for planned in self.planned])
 
     def of(self, start: str, figure: str) -> Spread:
         return Spread.of([getattr(run, figure) for run in self.runs if run.start == start])
@@ -88,7 +89,7 @@ class Report:
                 | {
                     "roofline_share": self.roofline_share(start),
                     "roofline": self.roofline[start].as_json()["decode"],
-                    "planned_decode_rate": 1 / self.plan_for(start).predicted,
+                    "planned_decode_rate": asdict(self.plan_for(start)),
                 }
                 for start in (COLD, WARM)
             },
@@ -109,13 +110,14 @@ class Report:
         lines.append("medians (lowest-highest) of runs; hits, bytes and waiting are of a decoded token")
         for start in (COLD, WARM):
             d, planned = self.roofline[start].decode, self.plan_for(start)
+            hits = _start_of(self.planned[0], start).hit_rate
             lines.append(
                 f"roofline, {start}: at most {1 / d.limit:.2f} tokens/s (disk {d.disk * 1e3:.2f} ms, memory "
                 f"{d.memory * 1e3:.2f} ms), of which {self.roofline_share(start):.0%} was reached"
             )
             lines.append(
-                f"  predicted {1 / d.predicted:.2f} tokens/s with these hits; beforehand, as `flashmoe plan` does, "
-                f"{1 / planned.predicted:.2f} with {planned.hit_rate:.1%} hits"
+                f"  predicted {1 / d.predicted:.2f} tokens/s with these hits; before each repeat, as `flashmoe plan` "
+                f"does, {planned.median:.2f} ({planned.low:.2f}-{planned.high:.2f}) with {hits:.1%} hits"
             )
         lines.append("where a decoded token's time goes, warm, milliseconds")
         return "\n".join([*lines, *self.pipeline.table()])
@@ -139,12 +141,16 @@ def bench(
     """
     if not prompts or tokens < 3 or repeats < 1:
         raise FlashMoeError("A benchmark takes at least one prompt, one repeat and three tokens.")
-    report("probing the machine")
     model = packed_sizes(directory, settings.experts_per_token)
     machine = Description(memory=settings.memory)
-    planned = predict(model, machine, directory, settings, _sampling(0), len(prompts[0]), tokens)
+    moments: list[tuple[Speeds, Prediction]] = []
     runs: list[Run] = []
     for repeat in range(repeats):
+        # Each time: a shared machine is fast in one minute and slow in the next.
+        report("probing the machine")
+        speeds = measure(model, machine, directory, settings, _sampling(0))
+        planned = predict(model, machine, directory, settings, _sampling(0), len(prompts[0]), tokens, speeds)
+        moments.append((speeds, planned))
         first = repeat % len(prompts)
         order = [*range(first, len(prompts)), *range(first)]
         _drop_from_page_cache(directory)
@@ -157,13 +163,18 @@ def bench(
             if repeat == repeats - 1:
                 report("where the time goes")
                 seen, summary, plan = _watch(engine, prompts[first], tokens), engine.summary, engine.plan
+    speeds, planned = sorted(moments, key=lambda moment: moment[1].decode.predicted)[len(moments) // 2]
     by_start: dict[str, Prediction] = {}
     for start in (COLD, WARM):
         hit_rate = statistics.median(run.hit_rate for run in runs if run.start == start)
-        fresh = min(planned.cold.fresh, 1 - hit_rate) if start == COLD else 0.0
+        fresh = 1 - hit_rate if start == COLD and planned.cold.fresh else 0.0
         as_seen = replace(machine, memory=plan.budget, hit_rate=hit_rate, fresh=fresh)
-        by_start[start] = predict(model, as_seen, directory, settings, _sampling(0))
-    return Report(summary, tuple(runs), seen, by_start, planned)
+        by_start[start] = predict(model, as_seen, directory, settings, _sampling(0), speeds=speeds)
+    return Report(summary, tuple(runs), seen, by_start, tuple(each for _, each in moments))
+
+
+def _start_of(prediction: Prediction, start: str) -> Decode:
+    return prediction.cold if start == COLD else prediction.decode
 
 
 def _fill(engine: Engine) -> None:

@@ -27,7 +27,7 @@ from flashmoe.ops import make_ops
 from flashmoe.pack.recipe import DEFAULT_BITS
 from flashmoe.settings import Settings, format_bytes
 from flashmoe.streaming.experts import READ_THREADS
-from flashmoe.streaming.memory import MemoryPlan, physical_cores
+from flashmoe.streaming.memory import MemoryPlan, compute_threads
 
 GIVEN = "given"
 MEASURED = "measured here"
@@ -60,6 +60,14 @@ class Description:
         }.items():
             if value is not None and value <= 0:
                 raise FlashMoeError(f"{name} must be more than 0.")
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Of a machine at one moment. costs: None where they are another machine's."""
+
+    rates: Rates
+    costs: Costs | None
 
 
 @dataclass(frozen=True)
@@ -195,25 +203,18 @@ def predict(
     sampling: Sampling | None = None,
     prompt: int = COLD_PROMPT,
     answer: int = COLD_ANSWER,
+    speeds: Speeds | None = None,
 ) -> Prediction:
-    """Probes what is not described: the disk that `directory` is on, and this machine with the threads and the context
-    of `settings`. sampling: None for greedy. prompt and answer: tokens of the cold start.
+    """With the threads and the context of `settings`. sampling: None for greedy. prompt and answer: tokens of the cold
+    start. speeds: as `measure` finds them, if None now.
 
     Raises CapacityError if the memory does not hold the model's trunk and two layers' experts of a token.
     """
     settings = settings or Settings()
     config, ops = model.config, make_ops("cpu", 1, settings.kv_bits)
-    threads = settings.threads or physical_cores()
     plan, limits = plan_memory(model.manifest, ops, config, replace(settings, memory=description.memory))
-    # Where the memory is another machine's, this one's arithmetic says nothing.
-    here = description.bandwidth is None
-    rates = Rates(
-        by_depth=description.disk or _disk(directory),
-        bandwidth=description.bandwidth or _bandwidth(threads),
-        operations=description.operations or (_operations(threads) if here else None),
-    )
-    bits = _bits(model, "experts"), _bits(model, "matrix")
-    costs = _costs(config, bits, model.head, threads, sampling or Sampling()) if here else None
+    speeds = speeds or measure(model, description, directory, settings, sampling)
+    rates, costs = speeds.rates, speeds.costs
     share = plan.slots / plan.experts
     hit_rate = share if description.hit_rate is None else description.hit_rate
     cold, fresh = cold_hits(config, share, prompt, answer)
@@ -246,12 +247,27 @@ def predict(
     )
 
 
+def measure(
+    model: ModelSizes, description: Description, directory: Path, settings: Settings, sampling: Sampling | None = None
+) -> Speeds:
+    """Probes what is not described: the disk that `directory` is on, once a process, and the processors, each time."""
+    threads = settings.threads or compute_threads()
+    # Where the memory is another machine's, this one's arithmetic says nothing.
+    here = description.bandwidth is None
+    rates = Rates(
+        by_depth=description.disk or _disk(directory),
+        bandwidth=description.bandwidth or _bandwidth(threads),
+        operations=description.operations or (_operations(threads) if here else None),
+    )
+    bits = _bits(model, "experts"), _bits(model, "matrix")
+    return Speeds(rates, _costs(model.config, bits, model.head, threads, sampling or Sampling()) if here else None)
+
+
 def _bits(model: ModelSizes, of: str) -> int:
     """The fewest that quantised weights of this class have; those of the default recipe if there are none."""
     return min((bits for bits in model.manifest.quantisation.get(of, []) if bits <= 8), default=DEFAULT_BITS)
 
 
-# Probed once a process, so that whoever compares with a prediction compares with the same machine.
 @cache
 def _disk(directory: Path) -> tuple[Rate, ...]:
     """As the engine reads: past the page cache where that is possible, and with no more threads than it has."""
@@ -259,16 +275,13 @@ def _disk(directory: Path) -> tuple[Rate, ...]:
     return tuple(rate for rate in probe.direct or probe.buffered if rate.depth <= READ_THREADS)
 
 
-@cache
 def _bandwidth(threads: int) -> float:
     return probe_reading(read_limits(), [threads])[-1].per_second
 
 
-@cache
 def _operations(threads: int) -> float:
     return probe_products(threads)
 
 
-@cache
 def _costs(config: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: int, sampling: Sampling) -> Costs:
     return rehearse(config, bits, head_bytes, threads, sampling)

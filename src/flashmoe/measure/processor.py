@@ -16,6 +16,7 @@ from flashmoe._native import Buffer, Cpu, Matrix
 _BYTES = 512 << 20
 """Sixteen times the largest cache of a common server, so that none of it is still there on the second pass."""
 _ROWS = 32
+_PIECE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,26 @@ def probe_memory(threads: Sequence[int], nbytes: int = _BYTES, seconds: float = 
         read = partial(Cpu(count).read_all, memory)
         rates.append(ThreadRate(count, nbytes / _median_seconds(read, seconds)))
     return tuple(rates)
+
+
+def probe_first_use(most: int = 2 << 30, seconds: float = 1.0) -> float:
+    """Bytes a second at which memory comes to who touches it first, at the end of at most so many bytes or seconds.
+
+    What somebody freed a moment ago comes first and is found at once; a virtual machine's that was not used for some
+    seconds may have gone back to its host, and is found there page by page.
+    """
+    memory = Buffer(most).array
+    rates: list[float] = []
+    ended = perf_counter() + seconds
+    for begin in range(0, most, _PIECE):
+        piece = memory[begin : begin + _PIECE]
+        started = perf_counter()
+        piece[::4096] = 0
+        now = perf_counter()
+        rates.append(len(piece) / (now - started))
+        if now > ended:
+            break
+    return statistics.median(rates[-4:])
 
 
 def probe_products(threads: int, seconds: float = 0.4) -> float:

@@ -18,18 +18,20 @@ from flashmoe.engine.engine import Engine
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampler, Sampling
 from flashmoe.measure.pipeline import PYTHON, Pipeline, pipeline
+from flashmoe.measure.processor import probe_first_use
 from flashmoe.measure.roofline import Costs
 from flashmoe.measure.sizes import packed_sizes
 from flashmoe.measure.timing import COMBINE, EXPERTS, FETCH, MIXER, ROUTER, SHARED, WAIT, timed
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.pack.synth import Choices, synth_config
 from flashmoe.settings import Settings
-from flashmoe.streaming.arena import Arena
+from flashmoe.streaming.memory import available_memory
 
 _TOKENS = 48
 _VOCABULARY = 1 << 14
 """Rows of the rehearsed head: a tenth of a real one's, and 19 MB at 2048 columns."""
-_FRESH_SLOTS = 16
+_FRESH = 2 << 30
+"""Bytes, more than the rehearsal frees."""
 _EXPERTS = 4
 """Times as many experts a layer as a token takes, half of which fit where misses are rehearsed."""
 
@@ -67,7 +69,7 @@ def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: in
         beside=scale * _mean(layers, SHARED, EXPERTS, COMBINE),
         expert=scale * _mean(layers, EXPERTS) / c.top_k,
         miss=max(0.0, missing.looking_up - warm.looking_up) / missing.misses,
-        fill=_first_use(plan.slot_bytes),
+        fill=plan.slot_bytes / probe_first_use(min(_FRESH, available_memory() // 4)),
         head=scale * seen.head * head,
         sampling=_sampling(c.vocab, sampling),
         between=scale * seen.between,
@@ -151,14 +153,6 @@ def _tokens(engine: Engine) -> Any:
 
 def _mean(layers: tuple[dict[str, float], ...], *parts: str) -> float:
     return statistics.fmean(sum(layer[part] for part in parts) for layer in layers)
-
-
-def _first_use(slot_bytes: int) -> float:
-    """Seconds until a slot that was never used has its memory."""
-    arena = Arena(_FRESH_SLOTS, slot_bytes)
-    started = perf_counter()
-    arena.array[:, ::4096] = 0
-    return (perf_counter() - started) / _FRESH_SLOTS
 
 
 def _sampling(vocab: int, sampling: Sampling) -> float:

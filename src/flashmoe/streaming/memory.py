@@ -14,6 +14,9 @@ from flashmoe.errors import CapacityError
 from flashmoe.settings import format_bytes
 from flashmoe.streaming import cgroups
 
+_MANY_CORES = 8
+"""From here on a default leaves a processor free: with 16 threads on 16 every region waited for whoever else ran, and
+15 made 37.6 tokens/s against 33.4 (docs/performance.md). Fewer cores were not measured, and have more to lose."""
 _MARGIN = 0.1
 """Share of the free memory left alone where the user sets no budget: for the page cache and for others. Squeezed out
 of both, a machine reclaims instead of computing."""
@@ -34,6 +37,16 @@ def physical_cores(proc: Path = cgroups.PROC, cpus: Path = Path("/sys/devices/sy
         cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = cgroups.cpus(proc)
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def compute_threads(proc: Path = cgroups.PROC, cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """As many as compute where nobody says: one a core, but for one of many cores that have no processors besides."""
+    cores = physical_cores(proc, cpus)
+    return cores - 1 if cores >= _MANY_CORES and cores == _processors() else cores
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _core(cpus: Path, cpu: int) -> tuple[int, ...]:
