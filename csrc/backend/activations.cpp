@@ -1,5 +1,6 @@
 #include "backend/activations.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace flashmoe {
@@ -7,14 +8,7 @@ namespace {
 
 constexpr int kWidths[] = {2, 4, 8};
 
-// Code i of a group goes to field i % Fields of its vector, behind the fields' codes of the groups before it.
-template <int Fields>
-void split_group(const std::int8_t* natural, Index group, std::int8_t* row) {
-    constexpr Index part = kGroup / Fields;
-    std::int8_t* to = row + group / Fields * (kGroup * Fields) + group % Fields * part;
-    for (Index field = 0; field < Fields; ++field)
-        for (Index i = 0; i < part; ++i) to[field * kGroup + i] = natural[i * Fields + field];
-}
+constexpr Index kGroupsTogether = 32;
 
 }  // namespace
 
@@ -39,21 +33,16 @@ void Activations::prepare(Index rows, Index columns, Widths widths) {
         for (Index g = groups; g < padded_groups_; ++g) scales[r * padded_groups_ + g] = sums[r * padded_groups_ + g] = 0;
 }
 
-void Activations::split(Index row, Index group, const std::int8_t* natural) {
-    if (widths_.has(2)) split_group<4>(natural, group, codes(2, row));
-    if (widths_.has(4)) split_group<2>(natural, group, codes(4, row));
-    if (widths_.has(8)) split_group<1>(natural, group, codes(8, row));
-}
-
-void Activations::quantise_group(const Kernels& kernels, Index row, Index group, const float* x) {
-    alignas(64) std::int8_t natural[kGroup];
-    const Index at = row * padded_groups_ + group;
-    kernels.quantise_row(x, kGroup, natural, scales_.data() + at, sums_.data() + at);
-    split(row, group, natural);
-}
-
-void Activations::quantise_row(const Kernels& kernels, Index row, const float* x) {
-    for (Index g = 0; g < columns_ / kGroup; ++g) quantise_group(kernels, row, g, x + g * kGroup);
+void Activations::quantise(const Kernels& kernels, Index row, Index first, Index groups, const float* x) {
+    for (Index done = 0; done < groups; done += kGroupsTogether) {
+        alignas(64) std::int8_t natural[kGroupsTogether * kGroup];
+        const Index count = std::min(kGroupsTogether, groups - done), from = first + done;
+        const Index at = row * padded_groups_ + from;
+        kernels.quantise_row(x + done * kGroup, count * kGroup, natural, scales_.data() + at, sums_.data() + at);
+        if (widths_.has(2)) kernels.split_codes(natural, from, count, 2, codes(2, row));
+        if (widths_.has(4)) kernels.split_codes(natural, from, count, 4, codes(4, row));
+        if (widths_.has(8)) std::memcpy(codes(8, row) + from * kGroup, natural, static_cast<std::size_t>(count * kGroup));
+    }
 }
 
 QuantisedRow Activations::row(Index row, int bits, float* out) const {

@@ -23,14 +23,16 @@ public:
     // Room for `rows` rows of `columns` (a multiple of 64); their padding is made zero, the rest is left undefined.
     void prepare(Index rows, Index columns, Widths widths);
 
-    void quantise_row(const Kernels& kernels, Index row, const float* x);
-    void quantise_group(const Kernels& kernels, Index row, Index group, const float* x);
+    // Groups first, first + 1, ... of a row, from x on.
+    void quantise(const Kernels& kernels, Index row, Index first, Index groups, const float* x);
+    void quantise_row(const Kernels& kernels, Index row, const float* x) {
+        quantise(kernels, row, 0, columns_ / kGroup, x);
+    }
 
     QuantisedRow row(Index row, int bits, float* out) const;
 
 private:
     std::int8_t* codes(int bits, Index row) { return codes_[bits / 4].data() + row * padded_; }
-    void split(Index row, Index group, const std::int8_t* natural);
 
     Index columns_ = 0, padded_ = 0, padded_groups_ = 0;
     Widths widths_;

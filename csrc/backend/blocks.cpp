@@ -1,5 +1,6 @@
 // Mixers and the two ends of a mixture of experts, composed of the operations beside this file: one call from Python
 // where there would be a dozen, each of which costs its arguments' way through cold caches.
+#include <algorithm>
 #include <cmath>
 
 #include "backend/cpu.hpp"
@@ -10,6 +11,8 @@ namespace {
 // Multiplications of an attention's piece, between two of which it can be stopped: 0.1 to 0.3 s on two cores.
 constexpr Index kPieceWork = Index{1} << 31;
 constexpr Index kSmallestPiece = 32;
+// Rows that are normalised and routed together: few enough to be near when each chunk of the router's weights meets them.
+constexpr Index kRouteRows = 128;
 
 Heads heads_of(const float* data, Index tokens, Index heads, Index stride, Index dim) {
     return {data, tokens, heads, dim, heads * stride, stride};
@@ -101,8 +104,11 @@ void Cpu::full_attention(const AttentionBlock& w, const Residual& x, std::span<c
 
 void Cpu::norm_route(const Rows& x, const float* norm, float eps, const Weight& router, Index top_k, bool renormalise,
                      float* y, std::int32_t* ids, float* weights) {
-    rms_norm({x.data, x.rows, 1, x.columns, x.stride, 0}, norm, eps, y);
-    route(rows_of(y, 0, x.rows, x.columns), router, top_k, renormalise, ids, weights);
+    for (Index first = 0; first < x.rows; first += kRouteRows) {
+        const Index last = std::min(first + kRouteRows, x.rows);
+        rms_norm({x.row(first), last - first, 1, x.columns, x.stride, 0}, norm, eps, y + first * x.columns);
+        route(rows_of(y, first, last, x.columns), router, top_k, renormalise, ids + first * top_k, weights + first * top_k);
+    }
 }
 
 void Cpu::shared_expert(const Rows& y, const SharedExpert& w, float* out, float* share) {

@@ -47,7 +47,7 @@ void Cpu::mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::
 void Cpu::mlp_activate(const HiddenPiece& piece, float* values) {
     for (Index entry = piece.begin; entry < piece.end; ++entry, values += 2 * kGroup) {
         kernels_.silu_mul(values, values + kGroup, kGroup, values);
-        hidden_.quantise_group(kernels_, entry, piece.group, values);
+        hidden_.quantise(kernels_, entry, piece.group, 1, values);
     }
 }
 
@@ -97,12 +97,10 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
     }
     const auto entries = static_cast<Index>(outs.size());
     inputs_.prepare(x.rows, x.columns, input_widths);
-    std::vector<Index> used(rows ? rows : nullptr, rows ? rows + entries : nullptr);
-    std::sort(used.begin(), used.end());
-    used.erase(std::unique(used.begin(), used.end()), used.end());
-    for_rows(rows ? static_cast<Index>(used.size()) : x.rows, x.columns, [&](Index i) {
-        const Index row = rows ? used[static_cast<std::size_t>(i)] : i;
-        inputs_.quantise_row(kernels_, row, x.row(row));
+    std::vector<char> used(static_cast<std::size_t>(x.rows), rows ? 0 : 1);
+    for (Index j = 0; rows && j < entries; ++j) used[static_cast<std::size_t>(rows[j])] = 1;
+    for_rows(x.rows, x.columns, [&](Index r) {
+        if (used[static_cast<std::size_t>(r)]) inputs_.quantise_row(kernels_, r, x.row(r));
     });
 
     const Index groups = down.in / kGroup;

@@ -16,6 +16,7 @@ constexpr Kernels make_table(const char* name) {
     return {
         .name = name,
         .quantise_row = quantise_row,
+        .split_codes = split_codes,
         .affine_rows = affine_rows<Many>,
         .exact_affine_rows = exact_affine_rows,
         .dense_rows = dense_rows,

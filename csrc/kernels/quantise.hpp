@@ -28,4 +28,16 @@ inline void quantise_row(const float* x, Index k, std::int8_t* codes, float* sca
     }
 }
 
+template <int Bits>
+inline void split_groups(const std::int8_t* codes, Index first, Index groups, std::int8_t* row) {
+    constexpr Index fields = 8 / Bits;  // and groups in a vector of weights
+    for (Index g = first; g < first + groups; ++g, codes += kGroup)
+        store_fields<Bits>(row + g / fields * (fields * kGroup) + g % fields * (kGroup / fields), load_bytes(codes));
+}
+
+inline void split_codes(const std::int8_t* codes, Index first, Index groups, int bits, std::int8_t* row) {
+    if (bits == 4) split_groups<4>(codes, first, groups, row);
+    else split_groups<2>(codes, first, groups, row);
+}
+
 }  // namespace flashmoe::FLASHMOE_ISA

@@ -14,6 +14,10 @@ struct Kernels {
     // codes [k], scales and sums [k / 64]: scale = max|x| / 127 a group, code = x / scale rounded half to even.
     void (*quantise_row)(const float* x, Index k, std::int8_t* codes, float* scales, float* sums);
 
+    // Codes of groups first, first + 1, ... into a row in the order in which weights of 4 or of 2 bits meet them: code i of
+    // a group in field i % (8 / bits) of the weights' vector.
+    void (*split_codes)(const std::int8_t* codes, Index first, Index groups, int bits, std::int8_t* row);
+
     // rows[t].out[n] = dot(row n of w, rows[t]) for n in [first, last).
     void (*affine_rows)(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count);
     void (*exact_affine_rows)(const AffineView& w, Index first, Index last, const FloatRow* rows, Index count);

@@ -225,6 +225,26 @@ inline void store_bytes(void* p, B x) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), x.a);
     _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, x.b);
 }
+template <int Bits>
+inline void store_fields(std::int8_t* p, B x) {
+    if constexpr (Bits == 4) {
+        const __m256i low = _mm256_set1_epi16(255);
+        const __m256i even = _mm256_packus_epi16(_mm256_and_si256(x.a, low), _mm256_and_si256(x.b, low));
+        const __m256i odd = _mm256_packus_epi16(_mm256_srli_epi16(x.a, 8), _mm256_srli_epi16(x.b, 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(even, 0xd8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 64), _mm256_permute4x64_epi64(odd, 0xd8));
+    } else {
+        const __m256i from = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        const __m256i words = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // two words of each field, fields in order
+        const __m256i a = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(x.a, from), words);
+        const __m256i b = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(x.b, from), words);
+        const __m256i even = _mm256_unpacklo_epi64(a, b), odd = _mm256_unpackhi_epi64(a, b);  // fields 0 and 2, 1 and 3
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(even));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 64), _mm256_castsi256_si128(odd));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 128), _mm256_extracti128_si256(even, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 192), _mm256_extracti128_si256(odd, 1));
+    }
+}
 inline B repeat_four(const void* p) {
     std::int32_t word;
     __builtin_memcpy(&word, p, 4);

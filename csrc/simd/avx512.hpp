@@ -148,6 +148,17 @@ inline void transpose(I (&m)[16]) {
 inline B bytes_of(I x) { return {x.v}; }
 inline I words_of(B x) { return {x.v}; }
 inline void store_bytes(void* p, B x) { _mm512_storeu_si512(p, x.v); }
+template <int Bits>
+inline void store_fields(std::int8_t* p, B x) {
+    if constexpr (Bits == 4) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi16_epi8(x.v));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 64), _mm512_cvtepi16_epi8(_mm512_srli_epi16(x.v, 8)));
+    } else {
+        for (int field = 0; field < 4; ++field)
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 64 * field),
+                             _mm512_cvtepi32_epi8(_mm512_srli_epi32(x.v, static_cast<unsigned>(8 * field))));
+    }
+}
 inline B repeat_four(const void* p) {
     std::int32_t word;
     __builtin_memcpy(&word, p, 4);

@@ -199,6 +199,26 @@ inline I words_of(const B& x) {
 inline void store_bytes(void* p, const B& x) {
     for (int i = 0; i < 4; ++i) vst1q_u8(static_cast<std::uint8_t*>(p) + 16 * i, x.v[i]);
 }
+template <int Bits>
+inline void store_fields(std::int8_t* p, const B& x) {
+    auto* to = reinterpret_cast<std::uint8_t*>(p);
+    uint8x16_t even[2], odd[2];
+    for (int i = 0; i < 2; ++i) {
+        even[i] = vuzp1q_u8(x.v[2 * i], x.v[2 * i + 1]);
+        odd[i] = vuzp2q_u8(x.v[2 * i], x.v[2 * i + 1]);
+    }
+    if constexpr (Bits == 4) {
+        for (int i = 0; i < 2; ++i) {
+            vst1q_u8(to + 16 * i, even[i]);
+            vst1q_u8(to + 64 + 16 * i, odd[i]);
+        }
+    } else {
+        vst1q_u8(to, vuzp1q_u8(even[0], even[1]));
+        vst1q_u8(to + 64, vuzp1q_u8(odd[0], odd[1]));
+        vst1q_u8(to + 128, vuzp2q_u8(even[0], even[1]));
+        vst1q_u8(to + 192, vuzp2q_u8(odd[0], odd[1]));
+    }
+}
 inline B repeat_four(const void* p) {
     std::int32_t word;
     __builtin_memcpy(&word, p, 4);

@@ -190,6 +190,12 @@ inline void transpose(I (&m)[16]) {
 inline B bytes_of(const I& x) { return bit_copy<B>(x); }
 inline I words_of(const B& x) { return bit_copy<I>(x); }
 inline void store_bytes(void* p, const B& x) { __builtin_memcpy(p, x.v, 64); }
+// Byte i goes to field i % (8 / Bits); fields lie 64 bytes apart.
+template <int Bits>
+inline void store_fields(std::int8_t* p, const B& x) {
+    constexpr int fields = 8 / Bits;
+    for (int i = 0; i < 64; ++i) p[i % fields * 64 + i / fields] = static_cast<std::int8_t>(x.v[i]);
+}
 // Sixteen times the same four bytes.
 inline B repeat_four(const void* p) {
     std::int32_t word;

@@ -27,6 +27,25 @@ TEST(kernels_quantise_activations_alike) {
         }
 }
 
+TEST(kernels_split_codes_alike) {
+    std::vector<std::int8_t> codes(size(9 * kGroup));
+    for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::int8_t>(i * 37 % 255 - 127);
+    for (const Index bits : {4, 2}) {
+        const Index fields = 8 / bits, whole = (9 + fields - 1) / fields * fields * kGroup;
+        std::vector<std::int8_t> expected(size(whole));
+        for (Index i = 0; i < 9 * kGroup; ++i) {
+            const Index vector = i / (fields * kGroup), within = i % (fields * kGroup);
+            expected[size(vector * fields * kGroup + within % fields * kGroup + within / fields)] = codes[size(i)];
+        }
+        for (const Kernels* table : available_kernels()) {
+            std::vector<std::int8_t> row(size(whole));
+            for (const auto& [first, groups] : {std::pair<Index, Index>{0, 3}, {3, 1}, {4, 5}})
+                table->split_codes(codes.data() + first * kGroup, first, groups, static_cast<int>(bits), row.data());
+            CHECK(row == expected);
+        }
+    }
+}
+
 TEST(kernels_normalise_and_gate_alike) {
     const auto x = floats(256), z = floats(256, 4.0f), weight = floats(256);
     same_rows("rms_norm", [&](const Kernels& table, Index n, float* out) {

@@ -93,6 +93,22 @@ def test_route(seed: int, rows: int, experts: int) -> None:
     assert_same_everywhere(run)
 
 
+def test_rows_that_are_routed_in_blocks_are_routed_as_alone() -> None:
+    rng = np.random.default_rng(0)
+    x, norm, router = normal(rng, 300, 64), normal(rng, 64), matrices(rng, 20, 64)[-1][0]
+
+    def run(ops: CpuOps) -> list[Floats]:
+        handle = ops.matrix(router)
+        whole = ops.route(x, norm, 1e-6, handle, 4, True)
+        for t in (0, 127, 128, 299):
+            for rows, row in zip(whole, ops.route(x[t : t + 1], norm, 1e-6, handle, 4, True), strict=True):
+                assert np.array_equal(rows[t : t + 1], row)
+        y, ids, weights = whole
+        return [y, ids.astype(np.float32), weights]
+
+    assert_same_everywhere(run)
+
+
 @pytest.mark.parametrize("tokens", [1, 5, 70])
 def test_shared_expert(tokens: int) -> None:
     rng = np.random.default_rng(tokens)
