@@ -1,13 +1,16 @@
 """Who keeps the experts, what is guessed about them, what is learnt and when memory runs out: speed, never answers."""
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from engine.measure import step_by_step
 from flashmoe.engine import learned
+from flashmoe.engine.batch import make_batch
 from flashmoe.engine.learned import LearnedUses
 from flashmoe.engine.loader import foresees, load_engine
 from flashmoe.engine.shrinking import Shrinking
@@ -95,6 +98,36 @@ def test_sequences_that_decode_together_are_guessed_for_together(tiny_packed):
         # Each token's guesses count, and they prove right more often than by chance.
         assert ranks[1].max() == 3 * 30 * (engine.config.layers - 1)
         assert ranks[0][0] > 0.5 * ranks[1][0]
+
+
+class LandsInTwo:
+    """A source whose leases give all experts but one first, as if that one were being read."""
+
+    def __init__(self, store):
+        self.store, self.max_lease = store, store.max_lease
+
+    @contextmanager
+    def fetch(self, layer, experts, uses=None):
+        with self.store.fetch(layer, experts, uses) as lease:
+            everything = np.arange(len(experts))
+            yield SimpleNamespace(slots=lease.slots, groups=lambda: [everything[:-1], everything[-1:]])
+
+
+def test_a_guess_is_made_on_all_that_is_known_of_a_layer(tiny_packed):
+    with load_engine(tiny_packed(MODEL), WHOLE) as engine:
+        known = {}
+
+        def forward(source):
+            batch = make_batch([(engine.new_sequence(), TOKENS[:1])])
+            return engine.decoder.forward(batch, source, foretell=lambda layer, x: known.update({layer: x().copy()}))
+
+        last = engine.config.layers - 1
+        forward(engine.store)
+        given = dict(known)  # nothing is being read: the guess need not wait for the experts
+        result = forward(LandsInTwo(engine.store))
+        assert sorted(known) == list(range(last + 1))
+        missing = np.linalg.norm(result - known[last])
+        assert 0 < missing < 0.7 * np.linalg.norm(result - given[last])
 
 
 def test_foresight_that_is_wrong_stops_but_for_a_try_in_a_while(tiny_packed, resident):

@@ -113,9 +113,9 @@ class Engine:
         for state, tokens in parts:
             state.check()
             self.check_context(state.length + len(tokens))
-        source = self.store if self.foresight is None else self.foresight.around(self.store)
+        foretell = None if self.foresight is None else self.foresight.by(self.store)
         try:
-            x = self.decoder.forward(make_batch(parts), source, self.observers, step)
+            x = self.decoder.forward(make_batch(parts), self.store, self.observers, step, foretell)
         except BaseException:
             for state, _ in parts:
                 state.broken = True

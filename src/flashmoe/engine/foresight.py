@@ -1,17 +1,18 @@
-"""Which experts the next layer will want: its own router on this layer's hidden state, read while the disk is idle.
+"""Which experts the next layer will want: its own router on what is known of its input, read while the disk is idle.
 
 Invariant: a guess changes when an expert is read, never an answer. Guesses are for few tokens at a time: a chunk of a
 prompt wants most experts anyway. Knows routers and what became of guesses, not slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.models.batch import Batch
 from flashmoe.models.decoder import Layer
-from flashmoe.models.source import Indices, Lease
+from flashmoe.models.passage import Foretell
+from flashmoe.models.source import Indices
 from flashmoe.ops.interface import Array
 from flashmoe.streaming.experts import ExpertStore
 
@@ -27,11 +28,11 @@ _PATIENCE = 1 / 1024
 
 
 class Foresight:
-    """An observer (models.observer) and a source of experts (models.source.ExpertSource) around a store.
+    """An observer (models.observer) of forwards that tell it what their next layer will be given (models.passage).
 
-    The guess is made after the fetch of a layer: its router computes while misses are being read, and reads of guesses
-    queue behind them, the first choices of all tokens before the second ones. precision: float64 [top_k], of the
-    guesses that had to be read, by rank.
+    A guess is made when the experts that were in memory are computed and misses are being read: its reads queue behind
+    them, the first choices of all tokens before the second ones. precision: float64 [top_k], of the guesses that had to
+    be read, by rank.
     """
 
     def __init__(self, layers: Sequence[Layer], top_k: int) -> None:
@@ -39,59 +40,39 @@ class Foresight:
         self._store: ExpertStore
         self._experts = layers[0].moe.config.experts
         self._few = False
-        self._x: Array | None = None
         self._guess: NDArray[np.int32] = np.empty((0, top_k), dtype=np.int32)
         self._guessed_layer = -1
         self._reading: list[int] = []
         self.precision = np.ones(top_k)
         self.ranks = np.zeros((2, top_k), dtype=np.int64)  # guesses by rank: right, and all
 
-    def around(self, store: ExpertStore) -> "Foresight":
-        """This, as the source of experts of a forward."""
+    def by(self, store: ExpertStore) -> Foretell:
+        """What looks ahead in a forward whose experts come from this store."""
         self._store = store
-        return self
-
-    @property
-    def max_lease(self) -> int:
-        return self._store.max_lease
+        return self._look_ahead
 
     def begin(self, batch: Batch) -> None:
         self._few = len(batch.tokens) <= _MOST_TOKENS
-        self._x = None
         if self._guessed_layer >= 0:  # by a forward that was broken off
             self._store.withdraw(self._guessed_layer)
         self._guessed_layer = -1
 
     def routed(self, layer: int, x: Array, ids: NDArray[np.int32], weights: Array) -> None:  # noqa: ARG002
-        if not self._few:
-            return
         if self._guessed_layer == layer:
             self._learn(ids)
-        self._x = x
 
-    def fetch(self, layer: int, experts: Indices, uses: Indices | None = None) -> Lease:
-        lease = self._store.fetch(layer, experts, uses)
-        if self._x is not None and layer + 1 < len(self._layers):
-            self._look_ahead(layer + 1, self._x)
-            self._x = None
-        return lease
-
-    def prefetch(self, layer: int, experts: Indices) -> list[int]:
-        return self._store.prefetch(layer, experts)
-
-    def withdraw(self, layer: int, keep: Indices | None = None) -> None:
-        self._store.withdraw(layer, keep)
-
-    def _look_ahead(self, layer: int, x: Array) -> None:
+    def _look_ahead(self, layer: int, known: Callable[[], Array]) -> None:
+        following = layer + 1
+        if not self._few or following == len(self._layers):
+            return
         ranks = np.flatnonzero(self.precision >= _LEAST_PRECISION)
         if not len(ranks):
             self.precision += _PATIENCE * (1 - self.precision)
             return
-        following = self._layers[layer]
-        _, self._guess, _ = following.moe.route(x)
-        self._guessed_layer = layer
+        _, self._guess, _ = self._layers[following].moe.route(known())
+        self._guessed_layer = following
         likely = dict.fromkeys(self._guess[:, ranks].T.reshape(-1).tolist())
-        self._reading = self._store.prefetch(layer, np.array(list(likely), dtype=np.int32), sure=False)
+        self._reading = self._store.prefetch(following, np.array(list(likely), dtype=np.int32), sure=False)
 
     def _learn(self, ids: NDArray[np.int32]) -> None:
         """By rank: what part of the tokens' guesses was right, one guess for each of them."""

@@ -46,10 +46,11 @@ class Clock:
     _part: str = HEAD
 
     def before(self, operation: str) -> None:
-        """A forward begins with `embed`; a layer ends with `combine`, of which a long prompt takes several."""
+        """A forward begins with `embed`; a layer ends with `combine`, of which a long prompt takes several, and a guess
+        at the next layer one more."""
         if operation == "embed":
             self._layer, self._part = -1, HEAD
-        elif self._part == COMBINE and operation != "combine":
+        elif self._part == COMBINE and operation not in _NAMED:
             last = self._layer + 1 == self.layers
             self._layer, self._part = (-1, HEAD) if last else (self._layer + 1, MIXER)
 

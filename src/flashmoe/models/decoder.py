@@ -16,7 +16,7 @@ from flashmoe.models.batch import Batch
 from flashmoe.models.gated_delta_net import GatedDeltaNet
 from flashmoe.models.moe import MixtureOfExperts
 from flashmoe.models.observer import RoutingObserver
-from flashmoe.models.passage import BLOCK, Passage, Step
+from flashmoe.models.passage import BLOCK, Foretell, Passage, Step
 from flashmoe.models.readahead import ReadAhead
 from flashmoe.models.rope import Rope
 from flashmoe.models.source import ExpertSource
@@ -71,6 +71,7 @@ class Decoder:
         source: ExpertSource,
         observers: Sequence[RoutingObserver] = (),
         step: Step | None = None,
+        foretell: Foretell | None = None,
     ) -> Array:
         """The last layer's output [T, D]; the batch's states go on by its tokens, unless `step` or an error ends it."""
         for observer in observers:
@@ -78,7 +79,7 @@ class Decoder:
         ops, tokens = self.ops, len(batch.tokens)
         with ReadAhead(source, self.config, tokens) as ahead:
             outputs = ops.empty(tokens * self.config.top_k, self.config.hidden)
-            way = Passage(self.config, batch.blocks(BLOCK), source, ahead, outputs, step)
+            way = Passage(self.config, batch.blocks(BLOCK), source, ahead, outputs, step, foretell)
             cos, sin = self.rope(batch.positions)
             rope = ops.vector(cos), ops.vector(sin)
             x = ops.embed(self.embedding, batch.tokens)

@@ -7,7 +7,7 @@ it is there. Routing is a step of its own, so that an observer can be told betwe
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,14 +109,17 @@ class MixtureOfExperts:
 
     def add_to(self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, way: Passage) -> None:
         """Add the layer's result to the residual stream x [T, D]; y, ids and weights are what `route` gave."""
-        shared = self._experts(y, ids, layer, way)
+        shared = self._experts(x, y, ids, weights, layer, way)
         top_k = self.config.top_k
         for block, parts in zip(way.blocks, shared, strict=True):
             own = block.own
             self.ops.combine(x[own], way.outputs[own.start * top_k : own.stop * top_k], weights[own], *parts)
 
-    def _experts(self, y: Array, ids: Indices, layer: int, way: Passage) -> list[tuple[Array | None, Array | None]]:
+    def _experts(
+        self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, way: Passage
+    ) -> list[tuple[Array | None, Array | None]]:
         """Fill the outputs [T * K, D] of the routed experts; the shared one's and its gate, block by block."""
+        foretell = way.foretell
         assignment = Assignment.of(ids)
         uses = assignment.uses if len(ids) > 1 else None
         shared: list[tuple[Array | None, Array | None]] = []
@@ -130,12 +133,30 @@ class MixtureOfExperts:
                 for ready in lease.groups():
                     if len(ready) == len(assignment.experts):
                         work = assignment.work(lease.slots)
+                        if foretell:  # at once: the disk has nothing to do
+                            foretell(layer, lambda: x)
+                            foretell = None
                     else:
                         work = assignment.part(ready + part.start, lease.slots[ready])
                     for piece in cut(work, self.entries):
                         self.ops.experts(y, self.arena, self.layout, piece, way.outputs)
                         way.entries_done(layer, len(piece.rows))
+                    if foretell:
+                        foretell(layer, partial(self._so_far, x, way.outputs, work.outputs, weights, shared[0]))
+                        foretell = None
         return shared
+
+    def _so_far(
+        self, x: Array, outputs: Array, done: Indices, weights: Array, shared: tuple[Array | None, Array | None]
+    ) -> Array:
+        """What the residual stream [T, D] of one block will be, less what experts add that are not computed yet."""
+        rest = np.ones(len(outputs), dtype=np.bool_)
+        rest[done] = False
+        outputs[rest] = 0
+        known = self.ops.empty(*x.shape)
+        known[:] = x
+        self.ops.combine(known, outputs, weights, *shared)
+        return known
 
     def _shared(self, y: Array) -> tuple[Array | None, Array | None]:
         return self.ops.shared_expert(y, *self.shared) if self.shared else (None, None)

@@ -17,6 +17,10 @@ Step = Callable[[float], None]
 """Told after each piece which part of the forward is done (0 to 1). What it raises ends the forward, and leaves the
 states of its sequences between two tokens."""
 
+Foretell = Callable[[int, Callable[[], Array]], None]
+"""Told of each layer while the last of its experts may still be on their way: makes on demand the residual stream
+[T, D] behind it, as far as it is known."""
+
 BLOCK = 128
 """Tokens that go through a mixer together: enough that unpacking its weights counts little, and so few that malloc
 keeps the memory of what they make. With 512 that was fresh pages each time, 6 % of a prompt's processor time."""
@@ -40,6 +44,7 @@ class Passage:
     ahead: ReadAhead
     outputs: Array
     step: Step | None
+    foretell: Foretell | None
     _entries: int = 0
 
     def block_done(self, layer: int, number: int) -> None:
