@@ -104,7 +104,7 @@ def test_a_cold_arena_fills_with_what_was_wanted(large):
 @pytest.mark.parametrize("name", ["qwen3_5_moe_text", "qwen3_next", "qwen3_moe"])
 def test_every_kind_of_layer_is_rehearsed(tiny_packed, name):
     model = packed_sizes(tiny_packed(name))
-    found = rehearse(model.config, (4, 8), 2 * model.head, 1, Sampling())
+    found = rehearse(model.config, (4, 8), 2 * model.head, model.manifest.expert_bytes, 1, Sampling())
     assert set(found.before) == set(model.config.layer_types)
     assert (
         min(*found.before.values(), found.fetch, found.beside, found.expert, found.fill, found.head, found.sampling) > 0

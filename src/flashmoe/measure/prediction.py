@@ -260,7 +260,11 @@ def measure(
         operations=description.operations or (_operations(threads) if here else None),
     )
     bits = _bits(model, "experts"), _bits(model, "matrix")
-    return Speeds(rates, _costs(model.config, bits, model.head, threads, sampling or Sampling()) if here else None)
+    costs = None
+    if here:
+        arena = min(model.manifest.expert_bytes, description.memory or model.manifest.expert_bytes)
+        costs = _costs(model.config, bits, model.head, arena, threads, sampling or Sampling())
+    return Speeds(rates, costs)
 
 
 def _bits(model: ModelSizes, of: str) -> int:
@@ -283,5 +287,7 @@ def _operations(threads: int) -> float:
     return probe_products(threads)
 
 
-def _costs(config: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: int, sampling: Sampling) -> Costs:
-    return rehearse(config, bits, head_bytes, threads, sampling)
+def _costs(
+    config: ModelConfig, bits: tuple[int, int], head_bytes: int, arena: int, threads: int, sampling: Sampling
+) -> Costs:
+    return rehearse(config, bits, head_bytes, arena, threads, sampling)

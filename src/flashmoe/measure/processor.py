@@ -44,7 +44,7 @@ def probe_memory(threads: Sequence[int], nbytes: int = _BYTES, seconds: float = 
     return tuple(rates)
 
 
-def probe_first_use(most: int = 2 << 30, seconds: float = 1.0) -> float:
+def probe_first_use(most: int, seconds: float = 1.0) -> float:
     """Bytes a second at which memory comes to who touches it first, at the end of at most so many bytes or seconds.
 
     What somebody freed a moment ago comes first and is found at once; a virtual machine's that was not used for some

@@ -30,15 +30,16 @@ from flashmoe.streaming.memory import available_memory
 _TOKENS = 48
 _VOCABULARY = 1 << 14
 """Rows of the rehearsed head: a tenth of a real one's, and 19 MB at 2048 columns."""
-_FRESH = 2 << 30
-"""Bytes, more than the rehearsal frees."""
 _EXPERTS = 4
 """Times as many experts a layer as a token takes, half of which fit where misses are rehearsed."""
 
 
-def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: int, sampling: Sampling) -> Costs:
+def rehearse(
+    c: ModelConfig, bits: tuple[int, int], head_bytes: int, arena: int, threads: int, sampling: Sampling
+) -> Costs:
     """The costs on this machine, with so many threads. bits: of experts, and of the trunk. head_bytes: that a token
-    reads of head and embedding.
+    reads of head and embedding. arena: bytes that experts will fill, of which the last to be filled are what an answer
+    waits for.
 
     Takes some seconds and, where temporary files are, two layers' weights: 0.2 GB for 35B-A3B, 0.9 GB for 397B. Raises
     CapacityError where memory or disk do not hold them.
@@ -69,7 +70,7 @@ def rehearse(c: ModelConfig, bits: tuple[int, int], head_bytes: int, threads: in
         beside=scale * _mean(layers, SHARED, EXPERTS, COMBINE),
         expert=scale * _mean(layers, EXPERTS) / c.top_k,
         miss=max(0.0, missing.looking_up - warm.looking_up) / missing.misses,
-        fill=plan.slot_bytes / probe_first_use(min(_FRESH, available_memory() // 4)),
+        fill=plan.slot_bytes / probe_first_use(min(arena, available_memory() // 2)),
         head=scale * seen.head * head,
         sampling=_sampling(c.vocab, sampling),
         between=scale * seen.between,
