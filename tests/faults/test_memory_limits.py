@@ -1,6 +1,7 @@
 """Less memory than planned, while a run is under way: the same text, slower, or as much of it as there was room for."""
 
 import json
+import mmap
 import os
 import resource
 import subprocess
@@ -183,3 +184,43 @@ def test_experts_make_room_for_another_process_of_their_group(group: Group, deco
         assert other.returncode == 0
     found = what_came_of(decoding)
     assert found["after"] <= found["before"] - TAKEN // (MiB * 9 // 10)
+
+
+FAULTING = """
+import mmap, sys
+from flashmoe.streaming.pressure import CliffWatch, strain
+
+print("ready", flush=True)
+sys.stdin.readline()
+with open(sys.argv[1], "rb") as file:
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+pages.madvise(mmap.MADV_RANDOM)
+CliffWatch.INTERVAL = 0.1
+sum(pages[:: mmap.PAGESIZE])  # what fits of them is in memory now
+watch, before, over = CliffWatch(), strain().faults, False
+for turn in range(4):
+    for page in range(0, len(pages), mmap.PAGESIZE):
+        pages[page]
+        over = over or watch.over()
+    if over:
+        break
+print(over, strain().faults - before)
+"""
+
+
+def test_pages_that_are_taken_back_and_read_again_are_a_cliff(group: Group, tmp_path: Path) -> None:
+    file = tmp_path / "pages"
+    file.write_bytes(os.urandom(TAKEN))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", FAULTING, str(file)], text=True, **pipes) as process:
+        group.take(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        group.lower(group.used + TAKEN // 2)
+        with file.open("rb") as pages:
+            os.fsync(pages.fileno())
+            os.posix_fadvise(pages.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        out, _ = process.communicate("go\n")
+    over, faults = out.split()
+    assert over == "True"
+    assert int(faults) > TAKEN // mmap.PAGESIZE // 2
