@@ -69,7 +69,7 @@ double seconds_of_walk(const Kernels& kernels, Pool& pool, const Products& p, In
     const auto begin = std::chrono::steady_clock::now();
     pool.run(static_cast<std::uint32_t>(matrices * chunks), [&](std::uint32_t i, int) {
         const Index first = i % chunks * kChunk;
-        kernels.affine_rows(p.matrix(i / chunks), first, first + kChunk, p.rows.data(), rows);
+        kernels.affine_rows(p.matrix(i / chunks), first, first + kChunk, p.rows.data(), rows, nullptr);
     });
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

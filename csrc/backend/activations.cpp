@@ -15,6 +15,7 @@ constexpr Index kGroupsTogether = 32;
 void Activations::prepare(Index rows, Index columns, Widths widths) {
     columns_ = columns;
     widths_ = widths;
+    gathered_rows_ = 0;
     const Index used = round_up(columns, 4 * kGroup);
     // A line more: 2048 bytes apart, the same columns of 16 rows would fill all places of the cache they may lie in.
     padded_ = used + kGroup;
@@ -43,6 +44,25 @@ void Activations::quantise(const Kernels& kernels, Index row, Index first, Index
         if (widths_.has(4)) kernels.split_codes(natural, from, count, 4, codes(4, row));
         if (widths_.has(8)) std::memcpy(codes(8, row) + from * kGroup, natural, static_cast<std::size_t>(count * kGroup));
     }
+}
+
+void Activations::prepare_gathered(const Kernels& kernels, Index rows) {
+    gathered_rows_ = rows;
+    for (const int bits : kWidths)
+        if (widths_.has(bits)) gathered_[bits / 4].reserve(kernels.gathered_bytes(columns_, rows));
+}
+
+void Activations::gather(const Kernels& kernels, Index first, Index last) {
+    for (const int bits : kWidths) {
+        if (!widths_.has(bits)) continue;
+        for (Index r = first; r < last; ++r)
+            kernels.gather_row(row(r, bits, nullptr), columns_, bits, r, gathered_rows_, gathered_[bits / 4].data());
+    }
+}
+
+const std::uint8_t* Activations::gathered(const Kernels& kernels, int bits, Index from) const {
+    if (gathered_rows_ < kManyRows) return nullptr;
+    return gathered_[bits / 4].data() + kernels.gathered_bytes(columns_, from);
 }
 
 QuantisedRow Activations::row(Index row, int bits, float* out) const {

@@ -31,13 +31,20 @@ public:
 
     QuantisedRow row(Index row, int bits, float* out) const;
 
+    // The same for products of all rows together, once they are filled: room for them, and rows [first, last).
+    void prepare_gathered(const Kernels& kernels, Index rows);
+    void gather(const Kernels& kernels, Index first, Index last);
+    // As Kernels::affine_rows takes them, from a row on that begins a run; null if there are none.
+    const std::uint8_t* gathered(const Kernels& kernels, int bits, Index from = 0) const;
+
 private:
     std::int8_t* codes(int bits, Index row) { return codes_[bits / 4].data() + row * padded_; }
 
-    Index columns_ = 0, padded_ = 0, padded_groups_ = 0;
+    Index columns_ = 0, padded_ = 0, padded_groups_ = 0, gathered_rows_ = 0;
     Widths widths_;
     AlignedArray<std::int8_t> codes_[3];  // for 2, 4, 8 bits
     AlignedArray<float> scales_, sums_;
+    AlignedArray<std::uint8_t> gathered_[3];
 };
 
 }  // namespace flashmoe

@@ -93,6 +93,8 @@ private:
     };
 
     void quantise(const Rows& x, Widths widths);
+    // Of all rows, if they are many.
+    void gather(Activations& x, Index rows);
     // Bytes of weights for one chunk of work on `total`, at most `largest`.
     Index chunk_bytes(Index total, Index largest) const;
     void cut(std::span<const Weight* const> weights);
@@ -105,7 +107,10 @@ private:
     struct HiddenPiece {
         Index group, begin, end, first, last;
     };
-    void mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values);
+    void mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values,
+                     const std::uint8_t* gathered);
+    // Entries [begin, end), whose input rows these are, as gate and up take them.
+    void mlp_gather(const MlpWork& work, Index begin, Index end, const std::int32_t* rows, std::uint8_t* to) const;
     void mlp_activate(const HiddenPiece& piece, float* values);
     void mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows);
     void mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows);

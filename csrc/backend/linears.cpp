@@ -44,8 +44,7 @@ void Cpu::cut(std::span<const Weight* const> weights) {
     const Index bytes = chunk_bytes(total, kChunkBytes);
     chunks_.clear();
     for (std::size_t m = 0; m < weights.size(); ++m) {
-        // In panels of 16 rows, which kernels for many rows of activations unpack together.
-        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), 16);
+        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), kPanelsRows);
         for (Index n = 0; n < weights[m]->out(); n += rows)
             chunks_.push_back({m, n, std::min(n + rows, weights[m]->out())});
     }
@@ -56,6 +55,16 @@ float* Cpu::scratch(Index floats) { return scratch_.reserve(floats * pool_.threa
 void Cpu::quantise(const Rows& x, Widths widths) {
     inputs_.prepare(x.rows, x.columns, widths);
     for_rows(x.rows, x.columns, [&](Index r) { inputs_.quantise_row(kernels_, r, x.row(r)); });
+    gather(inputs_, x.rows);
+}
+
+void Cpu::gather(Activations& x, Index rows) {
+    if (rows < kManyRows) return;
+    constexpr Index kTogether = 16;
+    x.prepare_gathered(kernels_, rows);
+    pool_.run(static_cast<std::uint32_t>(ceil_div(rows, kTogether)), [&](std::uint32_t chunk, int) {
+        x.gather(kernels_, chunk * kTogether, std::min(rows, (chunk + 1) * kTogether));
+    });
 }
 
 void Cpu::linears(const Rows& x, std::span<const Weight* const> weights, std::span<float* const> outs) {
@@ -81,7 +90,9 @@ void Cpu::linears(const Rows& x, std::span<const Weight* const> weights, std::sp
         const Chunk& c = chunks_[i];
         const Weight& w = *weights[c.matrix];
         const std::size_t row = c.matrix * static_cast<std::size_t>(x.rows);
-        if (w.int8()) kernels_.affine_rows(w.affine, c.first, c.last, quantised_rows_.data() + row, x.rows);
+        if (w.int8())
+            kernels_.affine_rows(w.affine, c.first, c.last, quantised_rows_.data() + row, x.rows,
+                                 inputs_.gathered(kernels_, w.affine.bits));
         else if (w.is_dense) kernels_.dense_rows(w.dense, c.first, c.last, float_rows_.data() + row, x.rows);
         else kernels_.exact_affine_rows(w.affine, c.first, c.last, float_rows_.data() + row, x.rows);
     });

@@ -1,6 +1,7 @@
 // Gated MLPs: the routed experts and the shared one.
 //
-// Two regions: the hidden vector, 64 elements a chunk or less, activated and quantised where they were made; then down.
+// Two regions: the hidden vector, whole groups of 64 elements a chunk or less, activated and quantised where they were
+// made; then down.
 #include <algorithm>
 #include <atomic>
 
@@ -9,7 +10,8 @@
 namespace flashmoe {
 namespace {
 
-constexpr Index kEntries = 64;  // entries that go through a piece of weights together, while it is in L2
+constexpr Index kEntries = kRowsTogether;
+constexpr Index kGatheredEntries = 4 * kEntries;  // whose inputs lie side by side while they go through all weights
 constexpr Index kChunksToShare = 8;  // for each thread: with fewer, the last one is waited for too long
 
 AffineView rows_of(const AffineView& w, Index first, Index count) {
@@ -30,7 +32,8 @@ AffineView Layout::Part::view(const std::uint8_t* record) const {
 
 // Rows [first, last) of the group's gate and up, for entries [begin, end), into `values`: each entry's 64 gates, then its
 // 64 ups.
-void Cpu::mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values) {
+void Cpu::mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::int32_t* rows, float* values,
+                      const std::uint8_t* gathered) {
     QuantisedRow tile[kEntries];
     const Index count = piece.end - piece.begin;
     const auto project = [&](const AffineView& w, float* out) {
@@ -38,7 +41,8 @@ void Cpu::mlp_project(const MlpWork& work, const HiddenPiece& piece, const std::
             const Index entry = piece.begin + j;
             tile[j] = inputs_.row(rows ? rows[entry] : entry, w.bits, out + j * 2 * kGroup);
         }
-        kernels_.affine_rows(rows_of(w, piece.group * kGroup, kGroup), piece.first, piece.last, tile, count);
+        kernels_.affine_rows(rows_of(w, piece.group * kGroup, kGroup), piece.first, piece.last, tile, count,
+                             w.bits == work.weights.gate.bits ? gathered : nullptr);
     };
     project(work.weights.gate, values);
     project(work.weights.up, values + kGroup);
@@ -51,37 +55,56 @@ void Cpu::mlp_activate(const HiddenPiece& piece, float* values) {
     }
 }
 
+void Cpu::mlp_gather(const MlpWork& work, Index begin, Index end, const std::int32_t* rows, std::uint8_t* to) const {
+    const AffineView& gate = work.weights.gate;
+    for (Index entry = begin; entry < end; ++entry)
+        kernels_.gather_row(inputs_.row(rows[entry], gate.bits, nullptr), gate.in, gate.bits, entry - begin, end - begin, to);
+}
+
 void Cpu::mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows) {
-    float* workers = scratch(2 * kEntries * kGroup);
+    const Index columns = work.front().weights.gate.in, of_values = 2 * kEntries * kGroup;
+    const Index most = std::min(kGatheredEntries, work.back().end - work.front().begin);
+    const Index of_gathered = rows ? round_up(kernels_.gathered_bytes(columns, most), 64) / 4 : 0;
+    float* workers = scratch(of_values + of_gathered);
     // With many entries a chunk is many groups: what one prefetches behind its rows, the next one needs.
     const Index pieces = std::ssize(work) * groups, shared = pieces / (8 * pool_.threads());
-    const bool many = work.back().end - work.front().begin >= 4 * std::ssize(work);
+    const bool many = work.back().end - work.front().begin >= kManyRows * std::ssize(work);
     const Index together = many ? std::clamp<Index>(shared, 1, groups) : 1, parts = ceil_div(groups, together);
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * parts), [&](std::uint32_t chunk, int worker) {
         const MlpWork& w = work[chunk / parts];
-        float* values = workers + worker * 2 * kEntries * kGroup;
+        float* values = workers + worker * (of_values + of_gathered);
+        auto* own = reinterpret_cast<std::uint8_t*>(values + of_values);
         const Index first = chunk % parts * together, last = std::min(first + together, groups);
-        for (Index group = first; group < last; ++group)
-            for (Index begin = w.begin; begin < w.end; begin += kEntries) {
-                const HiddenPiece piece{group, begin, std::min(begin + kEntries, w.end), 0, kGroup};
-                mlp_project(w, piece, rows, values);
-                mlp_activate(piece, values);
+        for (Index from = w.begin; from < w.end; from += kGatheredEntries) {
+            const Index to = std::min(from + kGatheredEntries, w.end);
+            const std::uint8_t* gathered = rows ? nullptr : inputs_.gathered(kernels_, w.weights.gate.bits, from);
+            if (rows && to - from >= kManyRows) {
+                mlp_gather(w, from, to, rows, own);
+                gathered = own;
             }
+            for (Index group = first; group < last; ++group)
+                for (Index begin = from; begin < to; begin += kEntries) {
+                    const HiddenPiece piece{group, begin, std::min(begin + kEntries, to), 0, kGroup};
+                    const Index at = kernels_.gathered_bytes(columns, begin - from);
+                    mlp_project(w, piece, rows, values, gathered ? gathered + at : nullptr);
+                    mlp_activate(piece, values);
+                }
+        }
     });
 }
 
-// The same in pieces of 16 rows of weights; who makes a group's last piece activates it.
+// The same in pieces of a group; who makes a group's last piece activates it.
 void Cpu::mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows) {
-    constexpr Index kPieces = kGroup / 16;
+    const Index piece_rows = entries < kManyRows ? 16 : kPanelsRows, pieces = kGroup / piece_rows;
     float* values = values_.reserve(2 * entries * groups * kGroup);
     std::vector<std::atomic<int>> made(work.size() * static_cast<std::size_t>(groups));
-    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups * kPieces), [&](std::uint32_t chunk, int) {
-        const Index at = chunk / kPieces, first = chunk % kPieces * 16;
+    pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups * pieces), [&](std::uint32_t chunk, int) {
+        const Index at = chunk / pieces, first = chunk % pieces * piece_rows;
         const MlpWork& w = work[static_cast<std::size_t>(at / groups)];
-        const HiddenPiece piece{at % groups, w.begin, w.end, first, first + 16};
+        const HiddenPiece piece{at % groups, w.begin, w.end, first, first + piece_rows};
         float* of_group = values + (piece.group * entries + w.begin) * 2 * kGroup;
-        mlp_project(w, piece, rows, of_group);
-        if (made[static_cast<std::size_t>(at)].fetch_add(1, std::memory_order_acq_rel) + 1 == kPieces)
+        mlp_project(w, piece, rows, of_group, rows ? nullptr : inputs_.gathered(kernels_, w.weights.gate.bits));
+        if (made[static_cast<std::size_t>(at)].fetch_add(1, std::memory_order_acq_rel) + 1 == pieces)
             mlp_activate(piece, of_group);
     });
 }
@@ -102,6 +125,7 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
     for_rows(x.rows, x.columns, [&](Index r) {
         if (used[static_cast<std::size_t>(r)]) inputs_.quantise_row(kernels_, r, x.row(r));
     });
+    if (!rows) gather(inputs_, entries);
 
     const Index groups = down.in / kGroup;
     hidden_.prepare(entries, down.in, hidden_widths);
@@ -110,18 +134,22 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
     if (few) mlp_hidden_finely(work, groups, entries, rows);
     else mlp_hidden(work, groups, rows);
 
-    const Index down_bytes = chunk_bytes(std::ssize(work) * down.out * down.row_bytes(), 64 * 1024);
-    const Index chunk_rows = round_up(std::max<Index>(1, down_bytes / down.row_bytes()), 16);  // in panels of 16
+    if (!rows) gather(hidden_, entries);
+    // Large chunks where many rows are gathered for each.
+    const Index largest = entries >= kManyRows * std::ssize(work) ? 512 * 1024 : 64 * 1024;
+    const Index down_bytes = chunk_bytes(std::ssize(work) * down.out * down.row_bytes(), largest);
+    const Index chunk_rows = round_up(std::max<Index>(1, down_bytes / down.row_bytes()), kPanelsRows);
     const Index chunks = ceil_div(down.out, chunk_rows);
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * chunks), [&](std::uint32_t chunk, int) {
         const MlpWork& w = work[chunk / chunks];
+        const int bits = w.weights.down.bits;
         const Index first = chunk % chunks * chunk_rows, last = std::min(first + chunk_rows, down.out);
         QuantisedRow tile[kEntries];
         for (Index begin = w.begin; begin < w.end; begin += kEntries) {
             const Index count = std::min(kEntries, w.end - begin);
             for (Index j = 0; j < count; ++j)
-                tile[j] = hidden_.row(begin + j, w.weights.down.bits, outs[static_cast<std::size_t>(begin + j)]);
-            kernels_.affine_rows(w.weights.down, first, last, tile, count);
+                tile[j] = hidden_.row(begin + j, bits, outs[static_cast<std::size_t>(begin + j)]);
+            kernels_.affine_rows(w.weights.down, first, last, tile, count, rows ? nullptr : hidden_.gathered(kernels_, bits, begin));
         }
     });
 }

@@ -12,16 +12,18 @@ namespace flashmoe::FLASHMOE_ISA {
 
 // Many::rows multiplies what rows of weights it can take together and returns the first that it left.
 template <class Many, int Bits>
-inline void affine_bits(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count) {
-    if (count >= kManyRows) first = Many::template rows<Bits>(w, first, last, rows, count);
+inline void affine_bits(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count,
+                        const std::uint8_t* gathered) {
+    if (count >= kManyRows) first = Many::template rows<Bits>(w, first, last, rows, count, gathered);
     few_rows<Bits>(w, first, last, rows, count);
 }
 
 template <class Many>
-inline void affine_rows(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count) {
-    if (w.bits == 4) affine_bits<Many, 4>(w, first, last, rows, count);
-    else if (w.bits == 8) affine_bits<Many, 8>(w, first, last, rows, count);
-    else affine_bits<Many, 2>(w, first, last, rows, count);
+inline void affine_rows(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count,
+                        const std::uint8_t* gathered) {
+    if (w.bits == 4) affine_bits<Many, 4>(w, first, last, rows, count, gathered);
+    else if (w.bits == 8) affine_bits<Many, 8>(w, first, last, rows, count, gathered);
+    else affine_bits<Many, 2>(w, first, last, rows, count, gathered);
 }
 
 }  // namespace flashmoe::FLASHMOE_ISA

@@ -18,6 +18,8 @@ constexpr Kernels make_table(const char* name) {
         .quantise_row = quantise_row,
         .split_codes = split_codes,
         .affine_rows = affine_rows<Many>,
+        .gathered_bytes = gathered_bytes,
+        .gather_row = gather_row,
         .exact_affine_rows = exact_affine_rows,
         .dense_rows = dense_rows,
         .embed_affine = embed_affine,

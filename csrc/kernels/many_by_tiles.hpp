@@ -4,80 +4,69 @@
 #pragma once
 
 #include "kernels/many_rows.hpp"
-#include "kernels/tile_memory.hpp"
 
 namespace flashmoe::FLASHMOE_ISA {
 
 constexpr Index kTileRows = 16;
-constexpr Index kTileThreshold = 8;  // rows of activations; fewer leave too much of a tile empty
-
-// Activations as tiles: [group][row][64 codes in the order of a panel's vectors].
-template <int Bits>
-inline void gather_tiles(const QuantisedRow* rows, Index count, Index groups, std::int8_t* to) {
-    constexpr int kPart = 4 * PanelCodes<Bits>::kWords;  // bytes that lie together
-    for (Index g = 0; g < groups; ++g)
-        for (Index t = 0; t < count; ++t) {
-            std::int8_t* tile_row = to + (g * kRowsTogether + t) * kGroup;
-            for (int i = 0; i < kFours; i += PanelCodes<Bits>::kWords)
-                __builtin_memcpy(tile_row + 4 * i, rows[t].codes + PanelCodes<Bits>::fours(g, i), kPart);
-        }
-}
-
-// A panel's codes as tiles: [fours of columns][rows of weights][4], one a group.
-using WeightTiles = std::uint8_t[kPanelGroups][kFours][64];
-
-template <int Bits, int Group = 0, int Four = 0>
-FLASHMOE_INLINE void store_tiles(const PanelCodes<Bits>& panel, std::uint8_t (*tiles)[kFours][64]) {
-    store_bytes(tiles[Group][Four], panel.template four<Group, Four>());
-    if constexpr (Four + 1 < kFours) store_tiles<Bits, Group, Four + 1>(panel, tiles);
-    else if constexpr (Group + 1 < PanelCodes<Bits>::kGroups) store_tiles<Bits, Group + 1>(panel, tiles);
-}
-
-// dots[row of activations][row of weights] of one group; `x` holds up to kRowsTogether rows.
-template <class Tiles, int N = 0>
-FLASHMOE_INLINE void tile_dots(Tiles& tiles, const std::int8_t* x, Index count, std::int32_t (*dots)[kPanelRows]) {
-    if (N * kTileRows >= count) return;
-    tiles.template multiply<N>(x + N * kTileRows * kGroup);
-    if constexpr ((N + 1) * kTileRows < kRowsTogether) tile_dots<Tiles, N + 1>(tiles, x, count, dots);
-    tiles.template store<N>(dots[N * kTileRows]);
-}
-
-template <class Tiles, int Bits>
-inline void panel_times_tiles(Tiles& tiles, const AffineView& w, Index n, const std::int8_t* x,
-                              const QuantisedRow* rows, Index count) {
-    alignas(64) WeightTiles codes;
-    alignas(64) float memory[kPanelGroups * kRowsTogether * kPanelRows];
-    alignas(64) std::int32_t dots[kRowsTogether][kPanelRows];
-    const PanelSums sums{memory, count, w.groups(), n};
-    for (Index g = 0; g < w.groups(); g += kPanelGroups) {
-        const PanelFloats floats(w, n, g);
-        for (int at = 0; at < floats.groups; at += PanelCodes<Bits>::kGroups)
-            store_tiles<Bits>(PanelCodes<Bits>(w, n, g + at, floats.groups - at), codes + at);
-        for (int at = 0; at < floats.groups; ++at) {
-            tiles.weights(codes[at]);
-            tile_dots(tiles, x + (g + at) * kRowsTogether * kGroup, count, dots);
-            const PanelSums::Fold fold = sums.fold_of(g + at);
-            for (Index t = 0; t < count; ++t)
-                sums.add_dots(words_of(load_bytes(dots[t])), floats.scales[at], floats.biases[at], g + at, rows, t, fold);
-        }
-    }
-    sums.fold(rows);
-}
+constexpr Index kTilesRows = 2 * kTileRows;  // rows of activations that meet the panels together
 
 template <class Tiles>
-struct ManyByTiles {
+class ByTiles {
+public:
     template <int Bits>
-    static Index rows(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count) {
-        if (count < kTileThreshold) return ManyByLanes::rows<Bits>(w, first, last, rows, count);
-        std::int8_t* x = tile_memory(w.in * kRowsTogether);
-        Tiles tiles;
-        for_rows_together(count, [&](Index t, Index together) {
-            gather_tiles<Bits>(rows + t, together, w.groups(), x);
-            for (Index n = first; n + kPanelRows <= last; n += kPanelRows)
-                panel_times_tiles<Tiles, Bits>(tiles, w, n, x, rows + t, together);
-        });
-        return last - (last - first) % kPanelRows;
+    void multiply(const PanelsProduct& k, Index count) {
+        for (Index t = 0; t < count; t += kTilesRows) {
+            const Index rows = count - t < kTilesRows ? count - t : kTilesRows;
+            sum_groups(sums_, k.matrix.groups(), [&](Index g, float* to, bool first, Then after) {
+                if (t == 0) prefetch_group<Bits>(k.matrix, k.n + kUnpackedRows, g);
+                dots(k.weights[g], k.x.codes(g, t), rows);
+                by_kind(first, after, [&]<bool First, Then After>() {
+                    add<First, After>(k.weights[g], k.x.floats(g, t), rows, to);
+                });
+            });
+            for (int p = 0; p < kPanels; ++p)
+                for (Index r = 0; r < rows; ++r)
+                    store(k.rows[t + r].out + k.n + p * kPanelRows,
+                          load(sums_.slots[0] + (p * kTilesRows + r) * kPanelRows));
+        }
     }
+
+private:
+    void dots(const PanelGroup& w, const std::uint8_t* x, Index rows) {
+        tiles_.template activations<0>(x);
+        if (rows > kTileRows) tiles_.template activations<1>(x + kTileRows * kGroup);
+        panel_dots<0>(w, rows);
+        if constexpr (kPanels > 1) panel_dots<1>(w, rows);
+    }
+
+    template <int Panel>
+    void panel_dots(const PanelGroup& w, Index rows) {
+        tiles_.template weights<Panel>(w.codes[Panel]);
+        tiles_.template multiply<0, Panel>();
+        if (rows > kTileRows) tiles_.template multiply<1, Panel>();
+        tiles_.template store<0, Panel>(dots_[Panel][0]);
+        if (rows > kTileRows) tiles_.template store<1, Panel>(dots_[Panel][kTileRows]);
+    }
+
+    template <bool First, Then After>
+    void add(const PanelGroup& w, const float* floats, Index rows, float* sums) {
+        for (int p = 0; p < kPanels; ++p, sums += kTilesRows * kPanelRows) {
+            const F scale = load(w.scales[p]), bias = load(w.biases[p]);
+            for (Index r = 0; r < rows; ++r) {
+                float* sum = sums + r * kPanelRows;
+                put_sum<After>(sum, kTilesRows * kUnpackedRows,
+                               with_dots<First>(sum, words_of(load_bytes(dots_[p][r])), scale, bias, set1(floats[2 * r]),
+                                                set1(floats[2 * r + 1])));
+            }
+        }
+    }
+
+    alignas(64) std::int32_t dots_[kPanels][kTilesRows][kPanelRows];
+    SumSlots<kTilesRows * kUnpackedRows> sums_;
+    Tiles tiles_;
 };
+
+template <class Tiles>
+using ManyByTiles = ManyRows<ByTiles<Tiles>>;
 
 }  // namespace flashmoe::FLASHMOE_ISA

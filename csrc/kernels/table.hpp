@@ -18,8 +18,14 @@ struct Kernels {
     // a group in field i % (8 / bits) of the weights' vector.
     void (*split_codes)(const std::int8_t* codes, Index first, Index groups, int bits, std::int8_t* row);
 
-    // rows[t].out[n] = dot(row n of w, rows[t]) for n in [first, last).
-    void (*affine_rows)(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count);
+    // rows[t].out[n] = dot(row n of w, rows[t]) for n in [first, last). gathered: what gather_row made of all `count` rows,
+    // to be made once for many calls; null: each call does it.
+    void (*affine_rows)(const AffineView& w, Index first, Index last, const QuantisedRow* rows, Index count,
+                        const std::uint8_t* gathered);
+    // Bytes for `count` rows; of a multiple of kRowsTogether, where the rows after those begin.
+    Index (*gathered_bytes)(Index columns, Index count);
+    // Row t of `count` rows, for weights of so many bits.
+    void (*gather_row)(const QuantisedRow& row, Index columns, int bits, Index t, Index count, std::uint8_t* to);
     void (*exact_affine_rows)(const AffineView& w, Index first, Index last, const FloatRow* rows, Index count);
     void (*dense_rows)(const DenseView& w, Index first, Index last, const FloatRow* rows, Index count);
     void (*embed_affine)(const AffineView& w, Index row, float* out);

@@ -11,6 +11,9 @@ constexpr Index kGroup = 64;         // columns that share a scale and a bias (M
 constexpr Index kBlockTokens = 64;   // tokens of one block of a key/value cache; part of the order of its sums
 constexpr Index kSegmentTokens = 512;  // tokens whose keys are attended to alone, then merged; part of it too
 constexpr Index kDeltaColumns = 64;  // columns of a GatedDeltaNet state that one chunk of work owns
+constexpr Index kManyRows = 4;         // rows of int8 activations from which on unpacking weights for them pays
+constexpr Index kRowsTogether = 64;    // that meet unpacked weights together: what is gathered of them fits beside those
+constexpr Index kPanelsRows = 32;      // rows of weights that are best taken together, or a multiple of those that are
 constexpr Index kTile = 4;           // rows of float activations, or heads, that share what is read for them
 
 // W[out, in] = code * scale + bias; rows of codes follow each other, `in` is a multiple of 64, bits is 2, 4 or 8.

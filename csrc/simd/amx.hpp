@@ -8,15 +8,15 @@
 
 namespace flashmoe::FLASHMOE_ISA {
 
-// Tiles 0 .. 3 hold dots [16 rows of activations][16 rows of weights] as int32, 4 the weights, 5 the activations.
-// Configures the thread's tiles for its lifetime.
+// Tiles 0 .. 3 hold dots [16 rows of activations][16 rows of weights] as int32, of two tiles of activations (6, 7) with two
+// of weights (4, 5). Configures the thread's tiles for its lifetime.
 class AmxTiles {
 public:
     AmxTiles() {
         struct alignas(64) {
             std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
-            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
         } config;
         static_assert(sizeof config == 64);
         asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
@@ -26,19 +26,26 @@ public:
     AmxTiles& operator=(const AmxTiles&) = delete;
 
     // [16 fours of columns][16 rows of weights][4], codes unsigned.
-    void weights(const void* codes) { load<4>(codes); }
-
-    // Tile N = the dots of 16 rows of 64 signed codes with the weights.
-    template <int N>
-    void multiply(const std::int8_t* x) {
-        asm volatile("tilezero %%tmm%c0" : : "i"(N));
-        load<5>(x);
-        asm volatile("tdpbsud %%tmm4, %%tmm5, %%tmm%c0" : : "i"(N));
+    template <int W>
+    void weights(const void* codes) {
+        load<4 + W>(codes);
     }
 
-    template <int N>
+    // 16 rows of 64 signed codes.
+    template <int X>
+    void activations(const void* codes) {
+        load<6 + X>(codes);
+    }
+
+    // The dots of activations X with weights W.
+    template <int X, int W>
+    void multiply() {
+        asm volatile("tilezero %%tmm%c0\n\ttdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(2 * W + X), "i"(6 + X), "i"(4 + W));
+    }
+
+    template <int X, int W>
     void store(std::int32_t* dots) {
-        asm volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(N), "r"(dots), "r"(64L) : "memory");
+        asm volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(2 * W + X), "r"(dots), "r"(64L) : "memory");
     }
 
 private:

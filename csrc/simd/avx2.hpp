@@ -208,15 +208,18 @@ inline void transpose_eight(const Half& half, __m256i (&to)[8]) {
         to[i + 4] = _mm256_permute2x128_si256(t[i], t[i + 4], 0x31);
     }
 }
-inline void transpose(I (&m)[16]) {
+template <class Row, class Put>
+[[gnu::always_inline]] inline void transpose(const Row& row, const Put& put) {
+    I m[16];
+    for (int i = 0; i < 16; ++i) m[i] = row(i);
     __m256i low[2][8], high[2][8];  // of lanes 0 .. 7 and of lanes 8 .. 15
     for (int k = 0; k < 2; ++k) {
         transpose_eight([&](int i) { return m[8 * k + i].a; }, low[k]);
         transpose_eight([&](int i) { return m[8 * k + i].b; }, high[k]);
     }
     for (int i = 0; i < 8; ++i) {
-        m[i] = {low[0][i], low[1][i]};
-        m[8 + i] = {high[0][i], high[1][i]};
+        put(i, I{low[0][i], low[1][i]});
+        put(8 + i, I{high[0][i], high[1][i]});
     }
 }
 inline B bytes_of(I x) { return {x.a, x.b}; }

@@ -124,25 +124,25 @@ inline I in_order(I x) {
     return {_mm512_permutexvar_epi32(from, x.v)};
 }
 
-inline void transpose(I (&m)[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 4) {  // 4 x 4 within each quarter
-        const __m512i a = _mm512_unpacklo_epi32(m[i].v, m[i + 1].v), b = _mm512_unpackhi_epi32(m[i].v, m[i + 1].v);
-        const __m512i c = _mm512_unpacklo_epi32(m[i + 2].v, m[i + 3].v);
-        const __m512i d = _mm512_unpackhi_epi32(m[i + 2].v, m[i + 3].v);
-        t[i] = _mm512_unpacklo_epi64(a, c);
-        t[i + 1] = _mm512_unpackhi_epi64(a, c);
-        t[i + 2] = _mm512_unpacklo_epi64(b, d);
-        t[i + 3] = _mm512_unpackhi_epi64(b, d);
+template <class Row, class Put>
+[[gnu::always_inline]] inline void transpose(const Row& row, const Put& put) {
+    __m512i t[4][4];
+    for (int i = 0; i < 4; ++i) {  // 4 x 4 within each quarter
+        const I r0 = row(4 * i), r1 = row(4 * i + 1), r2 = row(4 * i + 2), r3 = row(4 * i + 3);
+        const __m512i a = _mm512_unpacklo_epi32(r0.v, r1.v), b = _mm512_unpackhi_epi32(r0.v, r1.v);
+        const __m512i c = _mm512_unpacklo_epi32(r2.v, r3.v), d = _mm512_unpackhi_epi32(r2.v, r3.v);
+        t[i][0] = _mm512_unpacklo_epi64(a, c);
+        t[i][1] = _mm512_unpackhi_epi64(a, c);
+        t[i][2] = _mm512_unpacklo_epi64(b, d);
+        t[i][3] = _mm512_unpackhi_epi64(b, d);
     }
     for (int i = 0; i < 4; ++i) {  // then the quarters
-        const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
-        const __m512i c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44);
-        const __m512i d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
-        m[i].v = _mm512_shuffle_i32x4(a, c, 0x88);
-        m[i + 4].v = _mm512_shuffle_i32x4(a, c, 0xdd);
-        m[i + 8].v = _mm512_shuffle_i32x4(b, d, 0x88);
-        m[i + 12].v = _mm512_shuffle_i32x4(b, d, 0xdd);
+        const __m512i a = _mm512_shuffle_i32x4(t[0][i], t[1][i], 0x44), b = _mm512_shuffle_i32x4(t[0][i], t[1][i], 0xee);
+        const __m512i c = _mm512_shuffle_i32x4(t[2][i], t[3][i], 0x44), d = _mm512_shuffle_i32x4(t[2][i], t[3][i], 0xee);
+        put(i, I{_mm512_shuffle_i32x4(a, c, 0x88)});
+        put(i + 4, I{_mm512_shuffle_i32x4(a, c, 0xdd)});
+        put(i + 8, I{_mm512_shuffle_i32x4(b, d, 0x88)});
+        put(i + 12, I{_mm512_shuffle_i32x4(b, d, 0xdd)});
     }
 }
 inline B bytes_of(I x) { return {x.v}; }

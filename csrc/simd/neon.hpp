@@ -179,16 +179,14 @@ inline I in_order(I x) {
     return x;
 }
 
-inline void transpose(I (&m)[16]) {
+template <class Row, class Put>
+[[gnu::always_inline]] inline void transpose(const Row& row, const Put& put) {
+    I m[16];
+    for (int i = 0; i < 16; ++i) m[i] = row(i);
     for (int i = 0; i < 16; i += 4)
         for (int j = 0; j < 4; ++j) transpose_four(m[i].v[j], m[i + 1].v[j], m[i + 2].v[j], m[i + 3].v[j]);
     for (int i = 0; i < 16; ++i)
-        for (int j = 0; j < i / 4; ++j) {
-            int32x4_t &here = m[i].v[j], &there = m[4 * j + i % 4].v[i / 4];
-            const int32x4_t held = here;
-            here = there;
-            there = held;
-        }
+        put(i, I{{m[i % 4].v[i / 4], m[4 + i % 4].v[i / 4], m[8 + i % 4].v[i / 4], m[12 + i % 4].v[i / 4]}});
 }
 inline B bytes_of(const I& x) {
     return quarters_b([&](int i) { return vreinterpretq_u8_s32(x.v[i]); });

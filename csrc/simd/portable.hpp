@@ -178,14 +178,12 @@ inline I in_order(const I& x) {
     else return lanes_i([&](int l) { return x.v[l % 4 * 4 + l / 4]; });
 }
 
-// Lane l of m[j] changes places with lane j of m[l].
-inline void transpose(I (&m)[16]) {
-    for (int j = 0; j < 16; ++j)
-        for (int l = 0; l < j; ++l) {
-            const std::int32_t held = m[j].v[l];
-            m[j].v[l] = m[l].v[j];
-            m[l].v[j] = held;
-        }
+// put(l, lane l of row(0) .. row(15)) for all 16 lanes.
+template <class Row, class Put>
+inline void transpose(const Row& row, const Put& put) {
+    I m[16];
+    for (int i = 0; i < 16; ++i) m[i] = row(i);
+    for (int l = 0; l < 16; ++l) put(l, lanes_i([&](int i) { return m[i].v[l]; }));
 }
 inline B bytes_of(const I& x) { return bit_copy<B>(x); }
 inline I words_of(const B& x) { return bit_copy<I>(x); }

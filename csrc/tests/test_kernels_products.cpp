@@ -67,8 +67,8 @@ TEST(kernels_multiply_affine_weights_alike) {
                                   float* to = &y[size(t * out)];
                                   views.push_back({row.codes.data(), row.scales.data(), row.sums.data(), to});
                               }
-                              table.affine_rows(w.view, 0, 2, views.data(), count);
-                              table.affine_rows(w.view, 2, out, views.data(), count);
+                              table.affine_rows(w.view, 0, 2, views.data(), count, nullptr);
+                              table.affine_rows(w.view, 2, out, views.data(), count, nullptr);
                               return y;
                           });
             }

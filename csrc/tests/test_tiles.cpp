@@ -20,26 +20,35 @@ namespace {
 // TDPBSUD as Intel's manual defines it: row m of the left tile meets column n of the right one four bytes at a time.
 class ModelTiles {
 public:
-    void weights(const void* codes) { std::memcpy(right_, codes, sizeof right_); }
+    template <int W>
+    void weights(const void* codes) {
+        std::memcpy(right_[W], codes, sizeof right_[W]);
+    }
 
-    template <int N>
-    void multiply(const std::int8_t* x) {
-        std::memcpy(left_, x, sizeof left_);
+    template <int X>
+    void activations(const void* codes) {
+        std::memcpy(left_[X], codes, sizeof left_[X]);
+    }
+
+    template <int X, int W>
+    void multiply() {
         for (int m = 0; m < 16; ++m)
             for (int n = 0; n < 16; ++n) {
-                dots_[N][m][n] = 0;
+                std::int32_t& dot = dots_[X][W][m][n] = 0;
                 for (int k = 0; k < 16; ++k)
-                    for (int i = 0; i < 4; ++i) dots_[N][m][n] += left_[m][4 * k + i] * right_[k][4 * n + i];
+                    for (int i = 0; i < 4; ++i) dot += left_[X][m][4 * k + i] * right_[W][k][4 * n + i];
             }
     }
 
-    template <int N>
-    void store(std::int32_t* dots) const { std::memcpy(dots, dots_[N], sizeof dots_[N]); }
+    template <int X, int W>
+    void store(std::int32_t* dots) const {
+        std::memcpy(dots, dots_[X][W], sizeof dots_[X][W]);
+    }
 
 private:
-    std::int8_t left_[16][64];
-    std::uint8_t right_[16][64];
-    std::int32_t dots_[4][16][16];
+    std::int8_t left_[2][16][64];
+    std::uint8_t right_[2][16][64];
+    std::int32_t dots_[2][2][16][16];
 };
 
 std::mt19937 generator(11);
@@ -74,8 +83,8 @@ void multiply_by_tiles(Index in, Index out, Index count) {
     point_to(expected);
     portable::few_rows<Bits>(w, 0, out, rows.data(), count);
     point_to(y);
-    const Index done = portable::ManyByTiles<ModelTiles>::rows<Bits>(w, 0, out, rows.data(), count);
-    CHECK_EQUAL(done, out / 16 * 16);
+    const Index done = portable::ManyByTiles<ModelTiles>::rows<Bits>(w, 0, out, rows.data(), count, nullptr);
+    CHECK_EQUAL(done, out / portable::kUnpackedRows * portable::kUnpackedRows);
     for (Index t = 0; t < count; ++t)
         CHECK(std::memcmp(&y[static_cast<std::size_t>(t * out)], &expected[static_cast<std::size_t>(t * out)],
                           static_cast<std::size_t>(done) * 4) == 0);
