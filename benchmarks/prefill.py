@@ -5,11 +5,12 @@
 Each row is a process of its own that reads two prompts of random tokens. Resident: every expert is read before the
 clock starts; the second prompt counts, as llama.cpp's does, and the first stands beside it. With a share, the process
 may hold so much of the model's bytes, page cache included (root is needed; without it, or with --budget, only the
-engine's own budget is set). `cold` starts with no expert in memory, `warm` is the prompt after it. Bytes: read, over
-the experts that the chunks needed times their record. The bound of a streaming row is the larger of its bytes at the
-disk's best rate (--disk) and the resident row's time. llama.cpp's resident row repacks the weights, its default and its
-fastest; in the control group it maps a loop device with Linux's read-ahead of 128 KiB, the only way it fits and the
-best one found. Memory: the peak of the process above what it took before loading, and the plan.
+engine's own budget is set). `cold` starts with no expert in memory, `warm` is the prompt after it; what memory the
+group may use another process has used just before, for both sides. Bytes: read, over the experts that the chunks needed
+times their record. The bound of a streaming row is the larger of its bytes at the disk's best rate (--disk) and the
+resident row's time. llama.cpp's resident row repacks the weights, its default and its fastest; in the control group it
+maps a loop device with Linux's read-ahead of 128 KiB, the only way it fits and the best one found. Memory: the peak of
+the process above what it took before loading, and the plan.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from flashmoe.engine.engine import Engine
 from flashmoe.engine.loader import load_engine
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings, format_bytes
-from vs_llama_cpp.system import forget, memory_limit, read_ahead, run_in
+from vs_llama_cpp.system import forget, memory_limit, read_ahead, run_in, touch_memory
 
 PEER = Path(__file__).with_name("vs_llama_cpp") / "peer_prompt.py"
 GROUP = "flashmoe-prefill"
@@ -112,6 +113,7 @@ def rows(directory: Path, tokens: int, settings: Settings, limit: int | None) ->
     forget([layer.path for layer in Manifest.read(directory).layers])
     if limit is None:
         return _run(directory, tokens, settings, None)
+    touch_memory(limit)
     with memory_limit(limit, GROUP) as group:
         return _run(directory, tokens, settings, group)
 
@@ -129,14 +131,15 @@ def _run(directory: Path, tokens: int, settings: Settings, group: Path | None) -
 
 
 def peer(options: argparse.Namespace, tokens: int, limit: int | None) -> str:
-    """llama.cpp's row: the second of two prompts, or both in a control group."""
-    said = json.dumps([prompt_of(1000, tokens, seed).tolist() for seed in (1, 2)])
+    """llama.cpp's row: the last of its prompts, and the first."""
+    said = json.dumps([prompt_of(1000, tokens, seed).tolist() for seed in range(1, options.peer_prompts + 1)])
     threads = str(options.threads or len(os.sched_getaffinity(0)))
     command = [str(options.peer), str(PEER)]
     forget([options.gguf])
     if limit is None:
         found = run_in(None, [*command, str(options.gguf), threads, "1"], said)
     else:
+        touch_memory(limit)
         with read_ahead(options.gguf, PEER_READ_AHEAD) as device, memory_limit(limit, GROUP) as group:
             found = run_in(group, [*command, str(device), threads, "0"], said)
     if found is None:
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--disk", type=float, default=2.4, help="GB/s that this disk gives at best (flashmoe doctor)")
     parser.add_argument("--peer", type=Path, help="a Python with llama-cpp-python, to run llama.cpp on --gguf too")
+    parser.add_argument("--peer-prompts", type=int, default=2, help="that llama.cpp reads, of which the last counts")
     parser.add_argument("--gguf", type=Path, help="the same shapes as a GGUF (benchmarks/vs_llama_cpp writes both)")
     options = parser.parse_args()
     if bool(options.peer) != bool(options.gguf):

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.vs_llama_cpp.models import Pair, make_pair, write_routers
 from benchmarks.vs_llama_cpp.results import OURS, Run, table
-from benchmarks.vs_llama_cpp.system import forget, memory_limit, read_ahead, run_in
+from benchmarks.vs_llama_cpp.system import forget, memory_limit, read_ahead, run_in, touch_memory
 from flashmoe.measure.doctor import probe_disk_of, probe_reading
 from flashmoe.measure.limits import read_limits
 from flashmoe.measure.sizes import packed_sizes
@@ -94,7 +94,10 @@ class Comparison:
 
     def _run(self, case: str, command: list[str]) -> str | None:
         with ExitStack() as stack:
-            group = None if case == MEMORY else stack.enter_context(memory_limit(self.limit))
+            group = None
+            if case != MEMORY:
+                touch_memory(self.limit)
+                group = stack.enter_context(memory_limit(self.limit))
             return run_in(group, command, self.tokens(case))
 
     def _forget(self) -> None:

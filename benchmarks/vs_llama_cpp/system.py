@@ -63,6 +63,19 @@ def forget(files: Sequence[Path]) -> None:
             os.close(fd)
 
 
+def touch_memory(nbytes: int) -> None:
+    """Let a process use so much memory and end.
+
+    What nobody used for some seconds a virtual machine may have given back to its host, and gets page by page, at a
+    tenth of the speed: whoever runs next would pay for that.
+    """
+    used = (
+        f"import mmap; memory = mmap.mmap(-1, {nbytes}); memory.madvise(mmap.MADV_HUGEPAGE); "
+        f"memory[::4096] = bytes(len(range(0, {nbytes}, 4096)))"
+    )
+    subprocess.run([sys.executable, "-c", used], check=True)
+
+
 def run_in(group: Path | None, command: Sequence[str], said: str) -> str | None:
     """What `command` prints, given `said`, in the control group from its first byte on; None if a signal ended it, as
     the system does where memory runs out."""

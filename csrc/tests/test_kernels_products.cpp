@@ -1,4 +1,5 @@
 // Products with quantised and dense weights.
+#include "backend/memory.hpp"
 #include "tests/kernel_cases.hpp"
 
 using namespace kernel_cases;
@@ -52,23 +53,32 @@ void same_products(const std::string& what, Index in,
 
 TEST(kernels_multiply_affine_weights_alike) {
     for (const int bits : {2, 4, 8})
-        for (const Index in : {64, 128, 192, 256, 512, 576, 1024, 1472, 2048})
-            for (const Index count : {1, 2, 3, 4, 5, 6, 7, 67}) {
+        for (const Index in : {64, 128, 192, 256, 512, 576, 768, 1024, 1472, 2048})
+            for (const Index count : {1, 2, 3, 4, 5, 6, 7, 9, 16, 67, 130}) {
                 const Index out = 37;
                 const Affine w(out, in, bits);
                 std::vector<Activations> rows;
                 for (Index t = 0; t < count; ++t) rows.emplace_back(in, bits);
                 same_bits("affine_rows, " + std::to_string(bits) + " bits, in " + std::to_string(in),
                           [&](const Kernels& table) {
-                              std::vector<float> y(size(count * out));
-                              std::vector<QuantisedRow> views;
-                              for (Index t = 0; t < count; ++t) {
-                                  const Activations& row = rows[size(t)];
-                                  float* to = &y[size(t * out)];
-                                  views.push_back({row.codes.data(), row.scales.data(), row.sums.data(), to});
-                              }
-                              table.affine_rows(w.view, 0, 2, views.data(), count, nullptr);
-                              table.affine_rows(w.view, 2, out, views.data(), count, nullptr);
+                              std::vector<float> y(size(2 * count * out));  // gathered by each call, then once
+                              const auto views = [&](Index begin) {
+                                  std::vector<QuantisedRow> views;
+                                  for (Index t = 0; t < count; ++t) {
+                                      const Activations& row = rows[size(t)];
+                                      float* to = &y[size((begin + t) * out)];
+                                      views.push_back({row.codes.data(), row.scales.data(), row.sums.data(), to});
+                                  }
+                                  return views;
+                              };
+                              const auto each = views(0), once = views(count);
+                              table.affine_rows(w.view, 0, 2, each.data(), count, nullptr);
+                              table.affine_rows(w.view, 2, out, each.data(), count, nullptr);
+                              AlignedArray<std::uint8_t> gathered;
+                              gathered.reserve(table.gathered_bytes(in, count));
+                              for (Index t = 0; t < count; ++t)
+                                  table.gather_row(once[size(t)], in, bits, t, count, gathered.data());
+                              table.affine_rows(w.view, 0, out, once.data(), count, gathered.data());
                               return y;
                           });
             }

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flashmoe.cli.main import run
-from flashmoe.engine.engine import Limits
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.safetensors import read_header
@@ -15,7 +14,7 @@ from flashmoe.measure import prediction, roofline
 from flashmoe.measure.disk import Rate
 from flashmoe.measure.prediction import Description, predict
 from flashmoe.measure.rehearsal import rehearse
-from flashmoe.measure.roofline import Costs, Rates
+from flashmoe.measure.roofline import Costs, PromptCosts, Rates
 from flashmoe.measure.sizes import packed_sizes, published_sizes
 from flashmoe.pack.info import info
 from flashmoe.pack.shapes import SHAPES
@@ -26,7 +25,10 @@ RATES = Rates((Rate(1, 10e9),), 100e9, None)
 DESCRIBED = Description(memory=48 * 10**9, disk=(Rate(1, 17.5e9),), bandwidth=400e9)
 
 
-COSTS = Costs({"linear_attention": 1e-3, "full_attention": 2e-3}, 1e-5, 3e-3, 1e-4, 1e-6, 2e-4, 5e-3, 7e-3, 1e-4)
+PROMPT = PromptCosts({"linear_attention": 1e-4, "full_attention": 2e-4}, 1e-5, ((4, 4e-5), (16, 2e-5), (64, 1e-5)))
+COSTS = Costs(
+    {"linear_attention": 1e-3, "full_attention": 2e-3}, 1e-5, 3e-3, 1e-4, 1e-6, 2e-4, 5e-3, 7e-3, 1e-4, PROMPT
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,18 +148,28 @@ def test_few_misses_read_at_the_depth_they_make(large):
 def test_prefill_is_bound_by_reading_every_expert_once_a_chunk(large):
     plan = MemoryPlan(48 * 10**9, 0, 0, 0, 5000, large.record_bytes, 60 * 512)
     rates = Rates((Rate(1, 7e9),), 1e15, 1e18)
-    found = roofline.prefill(large, rates, plan, Limits(10**6, 8192))
+    found = roofline.prefill(large, rates, plan, 8192)
     assert found.distinct == pytest.approx(512)
     assert found.tokens / found.limit == pytest.approx(264, abs=1)
-    assert found.tokens / found.predicted == pytest.approx(264, abs=1)
+    assert found.predicted == pytest.approx(found.limit * 61 / 60)
 
 
 def test_prefill_in_memory_is_bound_by_arithmetic(large):
     plan = MemoryPlan(300 * 10**9, 0, 0, 0, 60 * 512, large.record_bytes, 60 * 512)
-    found = roofline.prefill(large, Rates((Rate(1, 7e9),), 1e15, 1e12), plan, Limits(10**6, 1000))
+    found = roofline.prefill(large, Rates((Rate(1, 7e9),), 1e15, 1e12), plan, 1000)
     assert found.disk == 0
     operations = large.operations_before + large.operations_beside
     assert found.predicted == pytest.approx(1000 * operations / 1e12)
+
+
+def test_prefill_takes_what_was_rehearsed_with_as_many_tokens_an_expert(large):
+    plan = MemoryPlan(300 * 10**9, 0, 0, 0, 60 * 512, large.record_bytes, 60 * 512)
+    found = roofline.prefill(large, RATES, plan, 1638, COSTS)  # 32 tokens an expert, between 16 and 64
+    assert found.before == pytest.approx(1638 * (45 * 1e-4 + 15 * 2e-4))
+    assert found.beside == pytest.approx(1638 * 60 * (1e-5 + 10 * 1.5e-5), rel=1e-3)
+    cold = roofline.prefill(large, RATES, plan, 1638, COSTS, cold=True)
+    assert (found.hit_rate, cold.hit_rate) == (1, 0)
+    assert cold.predicted == pytest.approx(max(cold.disk, found.before + found.beside) + cold.disk / 60)
 
 
 def test_a_prompt_token_takes_two_operations_a_weight(large):

@@ -72,6 +72,11 @@ class Report:
         """Tokens a second, foreseen."""
         return Spread.of([1 / _start_of(planned, start).predicted for planned in self.planned])
 
+    def prompts_for(self, start: str) -> Spread:
+        """Tokens a second of prompts, foreseen."""
+        prompts = [planned.cold_prompted if start == COLD else planned.prompted for planned in self.planned]
+        return Spread.of([prompt.tokens / prompt.predicted if prompt.predicted else 0.0 for prompt in prompts])
+
     def of(self, start: str, figure: str) -> Spread:
         return Spread.of([getattr(run, figure) for run in self.runs if run.start == start])
 
@@ -90,6 +95,7 @@ class Report:
                     "roofline_share": self.roofline_share(start),
                     "roofline": self.roofline[start].as_json()["decode"],
                     "planned_decode_rate": asdict(self.plan_for(start)),
+                    "planned_prefill_rate": asdict(self.prompts_for(start)),
                 }
                 for start in (COLD, WARM)
             },
@@ -117,7 +123,8 @@ class Report:
             )
             lines.append(
                 f"  predicted {1 / d.predicted:.2f} tokens/s with these hits; before each repeat, as `flashmoe plan` "
-                f"does, {planned.median:.2f} ({planned.low:.2f}-{planned.high:.2f}) with {hits:.1%} hits"
+                f"does, {planned.median:.2f} ({planned.low:.2f}-{planned.high:.2f}) with {hits:.1%} hits, and "
+                f"{self.prompts_for(start).median:.1f} of a prompt"
             )
         lines.append("where a decoded token's time goes, warm, milliseconds")
         return "\n".join([*lines, *self.pipeline.table()])

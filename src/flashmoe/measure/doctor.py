@@ -6,7 +6,7 @@ Invariant: half a minute at most, and nothing is left behind. Knows probes and a
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flashmoe.measure.disk import DiskProbe, Rate, plain_file, probe_disk
 from flashmoe.measure.limits import Limits, read_limits
@@ -14,6 +14,8 @@ from flashmoe.measure.processor import ThreadRate, probe_memory, probe_products,
 from flashmoe.pack.manifest import NAME, Manifest
 from flashmoe.settings import format_bytes
 from flashmoe.streaming.reader import ExpertFile
+
+T = TypeVar("T")
 
 _MEMORY_SHARE = 8
 """Of the available memory, the memory probe takes one in so many at most."""
@@ -87,6 +89,13 @@ def examine(directory: Path, report: Callable[[str], None] = _silence) -> Machin
 
 def probe_disk_of(directory: Path, report: Callable[[str], None] = _silence) -> tuple[DiskProbe, str]:
     """The probe, and what was read in words: a packed model's own experts, or a file made for it."""
+    return of_disk(directory, lambda files: probe_disk(files), report)
+
+
+def of_disk(
+    directory: Path, probe: Callable[[Sequence[ExpertFile]], T], report: Callable[[str], None] = _silence
+) -> tuple[T, str]:
+    """What `probe` finds of files on the disk that `directory` is on, and which they were, in words."""
     if (directory / NAME).is_file():
         manifest = Manifest.read(directory)
         files = [
@@ -94,11 +103,11 @@ def probe_disk_of(directory: Path, report: Callable[[str], None] = _silence) -> 
             for i, layer in enumerate(manifest.layers)
         ]
         report("reading experts")
-        return probe_disk(files), "its experts"
+        return probe(files), "its experts"
     report("writing a file to read")
     with plain_file(directory) as file:
         report("reading it")
-        return probe_disk([file]), "a temporary file"
+        return probe([file]), "a temporary file"
 
 
 def probe_reading(limits: Limits, threads: Sequence[int]) -> tuple[ThreadRate, ...]:

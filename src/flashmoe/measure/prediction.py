@@ -5,7 +5,7 @@ memory plan.
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.sizes import state_bytes_per_token
 from flashmoe.errors import FlashMoeError
 from flashmoe.measure import roofline
-from flashmoe.measure.disk import Rate
-from flashmoe.measure.doctor import probe_disk_of, probe_reading
+from flashmoe.measure.disk import DEPTHS, Rate, probe_reads
+from flashmoe.measure.doctor import of_disk, probe_reading
 from flashmoe.measure.limits import read_limits
 from flashmoe.measure.processor import probe_products
 from flashmoe.measure.rehearsal import rehearse
@@ -73,6 +73,7 @@ class Speeds:
 @dataclass(frozen=True)
 class Prediction:
     """decode: with the arena as full as it gets. cold: from an empty one, in `answer` tokens after `prompt` others.
+    prefill: of a full chunk. prompted: of the prompt, or a chunk of it; cold_prompted: from an empty arena.
     sources: where memory, disk, bandwidth, operations, the hit rate and the costs come from."""
 
     model: ModelSizes
@@ -84,26 +85,26 @@ class Prediction:
     prompt: int
     answer: int
     prefill: Prefill
+    prompted: Prefill
+    cold_prompted: Prefill
     sources: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        d, p, m = self.decode, self.prefill, self.model
+        d, m = self.decode, self.model
         return {
             "model": m.name,
             "experts_per_token": m.config.top_k,
             "rates": asdict(self.rates) | {"disk": self.rates.disk},
             "sources": self.sources,
             "memory": {**asdict(self.plan), "total": self.plan.total},
-            "token_bytes": {
-                name: getattr(m, name) for name in ("mixers", "routers", "shared", "head", "experts")
-            } | {"state": d.state},
+            "token_bytes": {name: getattr(m, name) for name in ("mixers", "routers", "shared", "head", "experts")}
+            | {"state": d.state},
             "decode": _json(d),
             "cold": _json(self.cold) | {"prompt": self.prompt, "answer": self.answer},
-            "prefill": asdict(p) | {
-                "limit_tokens_per_second": p.tokens / p.limit if p.limit else None,
-                "predicted_tokens_per_second": p.tokens / p.predicted if p.predicted else None,
-            },
-        }  # fmt: skip
+            "prefill": _prefill_json(self.prefill),
+            "prompted": _prefill_json(self.prompted),
+            "cold_prompted": _prefill_json(self.cold_prompted),
+        }
 
     def __str__(self) -> str:
         return "\n".join([*self._machine(), *self._decode(), *self._prefill()])
@@ -179,16 +180,30 @@ class Prediction:
             return [*lines, f"  limit              {rate} by the disk alone; operations a second would tell more"]
         return [
             *lines,
-            f"  before routing     {_ms(p.before)}   operations or bytes of mixers and routers",
-            f"  beside the disk    {_ms(p.beside)}   operations or bytes of experts, shared ones too",
+            f"  before routing     {_ms(p.before)}   mixers and routers",
+            f"  beside the disk    {_ms(p.beside)}   experts, shared ones too",
             f"  limit              {_ms(p.limit)} = max(disk, the rest): {p.tokens / p.limit:.1f} tokens/s",
-            f"  predicted          {_ms(p.predicted)} = before + max(disk, beside): "
+            f"  predicted          {_ms(p.predicted)} = limit + reading the first layer: "
             f"{p.tokens / p.predicted:.1f} tokens/s",
+            f"  of {self.prompted.tokens:<15} {_rate_of(self.prompted):.1f} tokens/s, from a cold start "
+            f"{_rate_of(self.cold_prompted):.1f}",
         ]
 
 
 def _json(d: Decode) -> dict[str, Any]:
     return asdict(d) | {"limit_tokens_per_second": 1 / d.limit, "predicted_tokens_per_second": 1 / d.predicted}
+
+
+def _rate_of(p: Prefill) -> float:
+    """Tokens a second, predicted; 0 where they are not."""
+    return p.tokens / p.predicted if p.predicted else 0.0
+
+
+def _prefill_json(p: Prefill) -> dict[str, Any]:
+    return asdict(p) | {
+        "limit_tokens_per_second": p.tokens / p.limit if p.limit else None,
+        "predicted_tokens_per_second": p.tokens / p.predicted if p.predicted else None,
+    }
 
 
 def _ms(seconds: float) -> str:
@@ -227,6 +242,7 @@ def predict(
         costs=costs,
         guessing=foresees(settings, plan),
     )
+    prefill = partial(roofline.prefill, model, rates, plan, costs=costs)
     sources = {
         name: MEASURED if getattr(description, name) is None else GIVEN
         for name in ("memory", "disk", "bandwidth", "operations")
@@ -242,7 +258,9 @@ def predict(
         decode(cold, fresh=min(fresh, 1 - cold)),
         prompt,
         answer,
-        roofline.prefill(model, rates, plan, limits),
+        prefill(limits.chunk),
+        prefill(min(prompt, limits.chunk)),
+        prefill(min(prompt, limits.chunk), cold=True),
         sources,
     )
 
@@ -250,7 +268,7 @@ def predict(
 def measure(
     model: ModelSizes, description: Description, directory: Path, settings: Settings, sampling: Sampling | None = None
 ) -> Speeds:
-    """Probes what is not described: the disk that `directory` is on, once a process, and the processors, each time."""
+    """Probes what is not described: the disk that `directory` is on, and the processors."""
     threads = settings.threads or compute_threads()
     # Where the memory is another machine's, this one's arithmetic says nothing.
     here = description.bandwidth is None
@@ -272,11 +290,10 @@ def _bits(model: ModelSizes, of: str) -> int:
     return min((bits for bits in model.manifest.quantisation.get(of, []) if bits <= 8), default=DEFAULT_BITS)
 
 
-@cache
 def _disk(directory: Path) -> tuple[Rate, ...]:
-    """As the engine reads: past the page cache where that is possible, and with no more threads than it has."""
-    probe, _ = probe_disk_of(directory)
-    return tuple(rate for rate in probe.direct or probe.buffered if rate.depth <= READ_THREADS)
+    """With no more reads in flight than an engine has."""
+    depths = [depth for depth in DEPTHS if depth <= READ_THREADS]
+    return of_disk(directory, lambda files: probe_reads(files, depths))[0]
 
 
 def _bandwidth(threads: int) -> float:

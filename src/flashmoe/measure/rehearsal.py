@@ -19,7 +19,7 @@ from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampler, Sampling
 from flashmoe.measure.pipeline import PYTHON, Pipeline, pipeline
 from flashmoe.measure.processor import probe_first_use
-from flashmoe.measure.roofline import Costs
+from flashmoe.measure.roofline import Costs, PromptCosts
 from flashmoe.measure.sizes import packed_sizes
 from flashmoe.measure.timing import COMBINE, EXPERTS, FETCH, MIXER, ROUTER, SHARED, WAIT, timed
 from flashmoe.models.architecture import ModelConfig
@@ -28,6 +28,8 @@ from flashmoe.settings import Settings
 from flashmoe.streaming.memory import available_memory
 
 _TOKENS = 48
+_PROMPTS = (16, 64, 256)
+"""Tokens of the rehearsed prompts, of which an expert gets a quarter."""
 _VOCABULARY = 1 << 14
 """Rows of the rehearsed head: a tenth of a real one's, and 19 MB at 2048 columns."""
 _EXPERTS = 4
@@ -53,6 +55,9 @@ def rehearse(
             _watch(engine)
             token, warm = _decode(engine), _watch(engine)
             plan = engine.plan
+        longest = max(_PROMPTS)
+        with load_engine(packed, replace(settings, context=2 * longest, chunk_tokens=longest)) as engine:
+            prompt = _prompts(engine)
         least = plan.total - plan.arena + 2 * c.top_k * plan.slot_bytes
         with load_engine(packed, replace(settings, memory=least)) as engine:
             missing = _watch(engine)
@@ -74,6 +79,7 @@ def rehearse(
         head=scale * seen.head * head,
         sampling=_sampling(c.vocab, sampling),
         between=scale * seen.between,
+        prompt=prompt,
     )
 
 
@@ -96,7 +102,7 @@ def _few_layers(c: ModelConfig) -> dict[str, Any]:
         "moe_intermediate_size": c.expert_inter,
         "rms_norm_eps": c.eps,
         "tie_word_embeddings": False,
-        "max_position_embeddings": 4 * _TOKENS,
+        "max_position_embeddings": 2 * max(_PROMPTS),
     }
     if c.shared_inter:
         config["shared_expert_intermediate_size"] = c.shared_inter
@@ -148,8 +154,28 @@ def _watch(engine: Engine) -> _Watched:
     )
 
 
-def _tokens(engine: Engine) -> Any:
-    return np.random.default_rng(0).integers(0, engine.config.vocab, _TOKENS, np.int32)
+def _tokens(engine: Engine, count: int = _TOKENS) -> Any:
+    return np.random.default_rng(0).integers(0, engine.config.vocab, count, np.int32)
+
+
+def _prompts(engine: Engine) -> PromptCosts:
+    c, experts = engine.config, []
+    for tokens in _PROMPTS:
+        ids = _tokens(engine, tokens)
+        engine.prefill(engine.new_sequence(), ids)  # experts come into memory, and scratch memory grows
+        with timed(engine) as clock:
+            for _ in range(4):
+                engine.prefill(engine.new_sequence(), ids)
+        layers = pipeline(clock.spans, c.layers).layers
+        experts.append((tokens * c.top_k / c.experts, _mean(layers, EXPERTS) / (tokens * c.top_k)))
+    return PromptCosts(
+        before={
+            kind: (layer[MIXER] + layer[ROUTER] + layer[PYTHON]) / tokens
+            for kind, layer in zip(dict.fromkeys(c.layer_types), layers, strict=True)
+        },
+        shared=_mean(layers, SHARED, COMBINE) / tokens,
+        experts=tuple(experts),
+    )
 
 
 def _mean(layers: tuple[dict[str, float], ...], *parts: str) -> float:

@@ -10,7 +10,6 @@ from math import log2
 
 import numpy as np
 
-from flashmoe.engine.engine import Limits
 from flashmoe.measure.disk import Rate
 from flashmoe.measure.sizes import ModelSizes
 from flashmoe.models.architecture import ModelConfig
@@ -48,11 +47,26 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class PromptCosts:
+    """Seconds of a token among many, Python included, as measured. before: of a layer of each kind, up to its look-up.
+    shared: a layer's shared expert and sums. experts: a token in one expert, by how many it has, rising."""
+
+    before: Mapping[str, float]
+    shared: float
+    experts: tuple[tuple[float, float], ...]
+
+    def expert(self, tokens: float) -> float:
+        """Of an expert that has so many tokens, between the measured figures linear in the logarithm."""
+        counts = [log2(count) for count, _ in self.experts]
+        return float(np.interp(log2(max(tokens, 1)), counts, [seconds for _, seconds in self.experts]))
+
+
+@dataclass(frozen=True)
 class Costs:
     """Seconds of a token, Python included, as measured. before: of a layer of each kind, up to its look-up. fetch: a
     layer's look-up. beside: a layer's experts, shared one and sum. expert: of these, one expert. miss: bookkeeping of
     one, without the waiting. fill: first use of the memory that one goes to. head: embedding and head. sampling:
-    choosing. between: Python outside the layers."""
+    choosing. between: Python outside the layers. prompt: of a token of a prompt."""
 
     before: Mapping[str, float]
     fetch: float
@@ -63,6 +77,7 @@ class Costs:
     head: float
     sampling: float
     between: float
+    prompt: PromptCosts
 
 
 def cold_hits(c: ModelConfig, share: float, prompt: int, tokens: int) -> tuple[float, float]:
@@ -120,13 +135,15 @@ class Decode:
 
 @dataclass(frozen=True)
 class Prefill:
-    """A chunk of so many tokens. distinct: experts of a layer that it needs. seconds as in Decode; None: not known."""
+    """A chunk of so many tokens. distinct: experts of a layer that it needs. first: reading those of the first layer,
+    beside which there is nothing to compute. seconds as in Decode; None: not known."""
 
     tokens: int
     distinct: float
     hit_rate: float
     missed: float
     disk: float
+    first: float
     before: float | None
     beside: float | None
 
@@ -139,7 +156,7 @@ class Prefill:
     def predicted(self) -> float | None:
         if self.before is None or self.beside is None:
             return None
-        return self.before + max(self.disk, self.beside)
+        return self.first + self.limit
 
 
 def decode(
@@ -195,17 +212,25 @@ def decode(
     )
 
 
-def prefill(model: ModelSizes, rates: Rates, plan: MemoryPlan, limits: Limits) -> Prefill:
-    """A full chunk, routed evenly. Each layer needs nearly every expert, layer after layer, so a cache in order of use
-    has none of them left when they are due again, unless it holds them all."""
-    c, tokens = model.config, limits.chunk
+def prefill(
+    model: ModelSizes, rates: Rates, plan: MemoryPlan, tokens: int, costs: Costs | None = None, *, cold: bool = False
+) -> Prefill:
+    """So many tokens at once, routed evenly. Each layer needs nearly every expert, layer after layer, so a cache in
+    order of use has none of them left when they are due again, unless it holds them all. cold: it holds none yet.
+    costs: measured on the machine; None: operations a second and bytes say what computing takes."""
+    c = model.config
     distinct = c.experts * (1 - (1 - c.top_k / c.experts) ** tokens)
-    hit_rate = 1.0 if plan.slots >= plan.experts else 0.0
+    hit_rate = 1.0 if plan.slots >= plan.experts and not cold else 0.0
     needed = model.experts / c.top_k * distinct
     before = beside = None
-    if rates.operations:
+    if costs is not None:
+        of = costs.prompt
+        before = tokens * sum(of.before[kind] for kind in c.layer_types)
+        beside = tokens * c.layers * (of.shared + c.top_k * of.expert(tokens * c.top_k / distinct))
+    elif rates.operations:
         trunk = (model.mixers + model.routers + 2 * model.delta) / rates.bandwidth
         before = max(tokens * model.operations_before / rates.operations, trunk)
         beside = max(tokens * model.operations_beside / rates.operations, (model.shared + needed) / rates.bandwidth)
     missed = (1 - hit_rate) * needed
-    return Prefill(tokens, distinct, hit_rate, missed, missed / rates.disk, before, beside)
+    disk = missed / rates.disk
+    return Prefill(tokens, distinct, hit_rate, missed, disk, disk / c.layers, before, beside)
