@@ -121,13 +121,15 @@ def test_a_question_that_a_reload_cuts_off_before_the_answer_can_be_sent_again(s
     server = scripted("So.</think>\n\nYes.")
     go_on = threading.Event()
     server.engine.before_forward = go_on.wait
-    page.goto(server.url)
-    ask(page, "Talk")
-    page.get_by_text("Waiting for the model").wait_for()
-    page.reload()
-    assert page.get_by_label("Message", exact=True).input_value() == "Talk"
-    assert page.locator("article").count() == 0
-    go_on.set()
+    try:
+        page.goto(server.url)
+        ask(page, "Talk")
+        page.get_by_text("Waiting for the model").wait_for()
+        page.reload()
+        assert page.get_by_label("Message", exact=True).input_value() == "Talk"
+        assert page.locator("article").count() == 0
+    finally:
+        go_on.set()  # else the server would wait for it forever
 
 
 @needs_chromium
