@@ -124,7 +124,7 @@ def test_a_question_that_a_reload_cuts_off_before_the_answer_can_be_sent_again(s
     try:
         page.goto(server.url)
         ask(page, "Talk")
-        page.get_by_text("Waiting for the model").wait_for()
+        page.get_by_text(re.compile("Waiting for the model|Reading the prompt")).wait_for()
         page.reload()
         assert page.get_by_label("Message", exact=True).input_value() == "Talk"
         assert page.locator("article").count() == 0
