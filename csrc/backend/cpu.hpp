@@ -97,7 +97,8 @@ private:
     void gather(Activations& x, Index rows);
     // Bytes of weights for one chunk of work on `total`, at most `largest`.
     Index chunk_bytes(Index total, Index largest) const;
-    void cut(std::span<const Weight* const> weights);
+    // For so many rows of activations.
+    void cut(std::span<const Weight* const> weights, Index rows);
     // `floats` floats of scratch for each worker.
     float* scratch(Index floats);
     // Calls body(row) for n rows that cost about `work` multiplications each.
@@ -128,6 +129,10 @@ private:
     std::vector<FloatRow> float_rows_;
     std::vector<Chunk> chunks_;
 };
+
+// Rows of weights that a piece of work has a multiple of: what is unpacked together for many rows of activations, and half
+// of that for few, so that many threads have something to do.
+constexpr Index piece_rows(Index activations) { return activations < kManyRows ? kPanelsRows / 2 : kPanelsRows; }
 
 // Small pieces of work are not worth waking a thread for: about 2 us.
 constexpr Index kChunkWork = 16384;

@@ -38,15 +38,16 @@ Index Cpu::chunk_bytes(Index total, Index largest) const {
     return std::clamp(total / (pool_.threads() * kChunksAThread), kSmallestChunkBytes, largest);
 }
 
-void Cpu::cut(std::span<const Weight* const> weights) {
+void Cpu::cut(std::span<const Weight* const> weights, Index rows) {
     Index total = 0;
     for (const Weight* w : weights) total += w->out() * w->row_bytes();
     const Index bytes = chunk_bytes(total, kChunkBytes);
     chunks_.clear();
     for (std::size_t m = 0; m < weights.size(); ++m) {
-        const Index rows = round_up(std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes())), kPanelsRows);
-        for (Index n = 0; n < weights[m]->out(); n += rows)
-            chunks_.push_back({m, n, std::min(n + rows, weights[m]->out())});
+        const Index wanted = std::max<Index>(1, bytes / std::max<Index>(1, weights[m]->row_bytes()));
+        const Index together = round_up(wanted, piece_rows(rows));
+        for (Index n = 0; n < weights[m]->out(); n += together)
+            chunks_.push_back({m, n, std::min(n + together, weights[m]->out())});
     }
 }
 
@@ -85,7 +86,7 @@ void Cpu::linears(const Rows& x, std::span<const Weight* const> weights, std::sp
             quantised_rows_.push_back(weights[m]->int8() ? inputs_.row(r, weights[m]->affine.bits, out)
                                                          : QuantisedRow{});
         }
-    cut(weights);
+    cut(weights, x.rows);
     pool_.run(static_cast<std::uint32_t>(chunks_.size()), [&](std::uint32_t i, int) {
         const Chunk& c = chunks_[i];
         const Weight& w = *weights[c.matrix];

@@ -23,6 +23,13 @@ AffineView rows_of(const AffineView& w, Index first, Index count) {
     return part;
 }
 
+// The most entries of a piece of work, which all read the same weights.
+Index most_entries(std::span<const MlpWork> work) {
+    Index most = 0;
+    for (const MlpWork& w : work) most = std::max(most, w.end - w.begin);
+    return most;
+}
+
 }  // namespace
 
 AffineView Layout::Part::view(const std::uint8_t* record) const {
@@ -63,7 +70,7 @@ void Cpu::mlp_gather(const MlpWork& work, Index begin, Index end, const std::int
 
 void Cpu::mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int32_t* rows) {
     const Index columns = work.front().weights.gate.in, of_values = 2 * kEntries * kGroup;
-    const Index most = std::min(kGatheredEntries, work.back().end - work.front().begin);
+    const Index most = std::min(kGatheredEntries, most_entries(work));
     const Index of_gathered = rows ? round_up(kernels_.gathered_bytes(columns, most), 64) / 4 : 0;
     float* workers = scratch(of_values + of_gathered);
     // With many entries a chunk is many groups: what one prefetches behind its rows, the next one needs.
@@ -95,13 +102,13 @@ void Cpu::mlp_hidden(std::span<const MlpWork> work, Index groups, const std::int
 
 // The same in pieces of a group; who makes a group's last piece activates it.
 void Cpu::mlp_hidden_finely(std::span<const MlpWork> work, Index groups, Index entries, const std::int32_t* rows) {
-    const Index piece_rows = entries < kManyRows ? 16 : kPanelsRows, pieces = kGroup / piece_rows;
+    const Index together = piece_rows(most_entries(work)), pieces = kGroup / together;
     float* values = values_.reserve(2 * entries * groups * kGroup);
     std::vector<std::atomic<int>> made(work.size() * static_cast<std::size_t>(groups));
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * groups * pieces), [&](std::uint32_t chunk, int) {
-        const Index at = chunk / pieces, first = chunk % pieces * piece_rows;
+        const Index at = chunk / pieces, first = chunk % pieces * together;
         const MlpWork& w = work[static_cast<std::size_t>(at / groups)];
-        const HiddenPiece piece{at % groups, w.begin, w.end, first, first + piece_rows};
+        const HiddenPiece piece{at % groups, w.begin, w.end, first, first + together};
         float* of_group = values + (piece.group * entries + w.begin) * 2 * kGroup;
         mlp_project(w, piece, rows, of_group, rows ? nullptr : inputs_.gathered(kernels_, w.weights.gate.bits));
         if (made[static_cast<std::size_t>(at)].fetch_add(1, std::memory_order_acq_rel) + 1 == pieces)
@@ -129,8 +136,8 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
 
     const Index groups = down.in / kGroup;
     hidden_.prepare(entries, down.in, hidden_widths);
-    const bool few = std::ssize(work) * groups < kChunksToShare * pool_.threads() &&
-                     std::all_of(work.begin(), work.end(), [](const MlpWork& w) { return w.end - w.begin <= kEntries; });
+    const Index most = most_entries(work);
+    const bool few = std::ssize(work) * groups < kChunksToShare * pool_.threads() && most <= kEntries;
     if (few) mlp_hidden_finely(work, groups, entries, rows);
     else mlp_hidden(work, groups, rows);
 
@@ -138,7 +145,7 @@ void Cpu::mlps(const Rows& x, std::span<const MlpWork> work, const std::int32_t*
     // Large chunks where many rows are gathered for each.
     const Index largest = entries >= kManyRows * std::ssize(work) ? 512 * 1024 : 64 * 1024;
     const Index down_bytes = chunk_bytes(std::ssize(work) * down.out * down.row_bytes(), largest);
-    const Index chunk_rows = round_up(std::max<Index>(1, down_bytes / down.row_bytes()), kPanelsRows);
+    const Index chunk_rows = round_up(std::max<Index>(1, down_bytes / down.row_bytes()), piece_rows(most));
     const Index chunks = ceil_div(down.out, chunk_rows);
     pool_.run(static_cast<std::uint32_t>(std::ssize(work) * chunks), [&](std::uint32_t chunk, int) {
         const MlpWork& w = work[chunk / chunks];

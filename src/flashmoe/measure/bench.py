@@ -75,7 +75,7 @@ class Report:
     def prompts_for(self, start: str) -> Spread:
         """Tokens a second of prompts, foreseen."""
         prompts = [planned.cold_prompted if start == COLD else planned.prompted for planned in self.planned]
-        return Spread.of([prompt.tokens / prompt.predicted if prompt.predicted else 0.0 for prompt in prompts])
+        return Spread.of([prompt.rate for prompt in prompts if prompt.rate])
 
     def of(self, start: str, figure: str) -> Spread:
         return Spread.of([getattr(run, figure) for run in self.runs if run.start == start])

@@ -183,10 +183,9 @@ class Prediction:
             f"  before routing     {_ms(p.before)}   mixers and routers",
             f"  beside the disk    {_ms(p.beside)}   experts, shared ones too",
             f"  limit              {_ms(p.limit)} = max(disk, the rest): {p.tokens / p.limit:.1f} tokens/s",
-            f"  predicted          {_ms(p.predicted)} = limit + reading the first layer: "
-            f"{p.tokens / p.predicted:.1f} tokens/s",
-            f"  of {self.prompted.tokens:<15} {_rate_of(self.prompted):.1f} tokens/s, from a cold start "
-            f"{_rate_of(self.cold_prompted):.1f}",
+            f"  predicted          {_ms(p.predicted)} = limit + reading the first layer: {p.rate:.1f} tokens/s",
+            f"  of {self.prompted.tokens:<15} {self.prompted.rate:.1f} tokens/s, from a cold start "
+            f"{self.cold_prompted.rate:.1f}",
         ]
 
 
@@ -194,15 +193,10 @@ def _json(d: Decode) -> dict[str, Any]:
     return asdict(d) | {"limit_tokens_per_second": 1 / d.limit, "predicted_tokens_per_second": 1 / d.predicted}
 
 
-def _rate_of(p: Prefill) -> float:
-    """Tokens a second, predicted; 0 where they are not."""
-    return p.tokens / p.predicted if p.predicted else 0.0
-
-
 def _prefill_json(p: Prefill) -> dict[str, Any]:
     return asdict(p) | {
         "limit_tokens_per_second": p.tokens / p.limit if p.limit else None,
-        "predicted_tokens_per_second": p.tokens / p.predicted if p.predicted else None,
+        "predicted_tokens_per_second": p.rate,
     }
 
 

@@ -50,14 +50,12 @@ def rehearse(
         packed = Path(directory) / "rehearsal"
         choices = Choices("rehearsal", expert_bits=bits[0], trunk_bits=bits[1])
         synth_config(_few_layers(c), choices, packed, lambda *_: None)
-        settings = Settings(threads=threads, context=4 * _TOKENS, foresight=False)
+        longest = max(_PROMPTS)
+        settings = Settings(threads=threads, context=2 * longest, chunk_tokens=longest, foresight=False)
         with load_engine(packed, settings) as engine:
             _watch(engine)
             token, warm = _decode(engine), _watch(engine)
-            plan = engine.plan
-        longest = max(_PROMPTS)
-        with load_engine(packed, replace(settings, context=2 * longest, chunk_tokens=longest)) as engine:
-            prompt = _prompts(engine)
+            prompt, plan = _prompts(engine), engine.plan
         least = plan.total - plan.arena + 2 * c.top_k * plan.slot_bytes
         with load_engine(packed, replace(settings, memory=least)) as engine:
             missing = _watch(engine)

@@ -158,6 +158,11 @@ class Prefill:
             return None
         return self.first + self.limit
 
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second, predicted."""
+        return self.tokens / self.predicted if self.predicted else None
+
 
 def decode(
     model: ModelSizes,
