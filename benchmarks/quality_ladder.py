@@ -1,7 +1,7 @@
 """What precision costs in quality: the demo model at every precision, beside bfloat16 through transformers.
 
     python benchmarks/quality_ladder.py CHECKPOINT --text FILE --calibration FILE --cases FILE --work DIR
-    python benchmarks/quality_ladder.py --table      # writes the table of docs/quality.md anew
+    python benchmarks/quality_ladder.py --table      # writes the table of docs/measurements/quality.md anew
 
 Figures go to benchmarks/quality_ladder.json rung by rung; a rung that is there is not measured again. The main rungs
 come first and are asked every case, the others SIDE_CASES of them, evenly spread. KL is from the oracle's

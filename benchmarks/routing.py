@@ -2,7 +2,8 @@
 
     python benchmarks/routing.py [DIR] [--cases FILE] [--limit N] [--trace FILE]
 
-Saves the trace, one case at a time as one user would ask them, and replaces the generated part of docs/routing.md. With
+Saves the trace, one case at a time as one user would ask them, and replaces the generated part of
+docs/measurements/routing.md. With
 nothing said it is the demo model, 72 cases of its test set, and the trace that ships.
 """
 
@@ -19,7 +20,7 @@ from flashmoe.evaluation.cases import read_cases, spread
 from flashmoe.evaluation.routing import Foresight, counts, generated, gini, reuse, share_of_top
 from flashmoe.text_engine import load
 
-PAGE = Path(__file__).parents[1] / "docs" / "routing.md"
+PAGE = Path(__file__).parents[1] / "docs" / "measurements" / "routing.md"
 BEGIN, END = "<!-- made by benchmarks/routing.py -->", "<!-- end of what it made -->"
 MAX_TOKENS = 420
 

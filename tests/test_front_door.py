@@ -12,10 +12,11 @@ import click
 import pytest
 
 import random_checkpoint
+from docs import generate
 from flashmoe.cli.main import COMMANDS, group, run
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -32,10 +33,16 @@ def command_lines() -> Iterator[list[str]]:
                     yield words
 
 
-def test_the_readme_shows_both_commands_and_every_subcommand() -> None:
+def test_the_documents_show_the_make_commands_and_every_subcommand() -> None:
     shown = {tuple(words[:2]) for words in command_lines()}
     assert {("make", "demo"), ("make", "test")} <= shown
     assert {("flashmoe", name) for name in COMMANDS} <= shown
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_a_page_that_is_made_from_the_program_is_up_to_date(page: str) -> None:
+    """After a change of a command or a docstring: python docs/generate.py"""
+    assert (ROOT / "docs" / page).read_text() == generate.PAGES[page]()
 
 
 @pytest.mark.parametrize("words", list(command_lines()), ids=shlex.join)

@@ -1,7 +1,7 @@
 """Ways to round a matrix to few bits, all in the MLX affine format: w = code * scale + bias in groups of 64 columns.
 
 Arrays carry a leading axis of experts, [E, out, in], which are rounded side by side. Scales and biases are bfloat16
-before the codes are chosen. Research: what helps is reported in docs/quality.md.
+before the codes are chosen. Research: what helps is reported in docs/measurements/quality.md.
 """
 
 from dataclasses import dataclass

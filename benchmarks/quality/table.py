@@ -1,9 +1,12 @@
-"""The generated part of docs/quality.md: a table a group of rungs, between markers. Knows results as JSON."""
+"""The generated part of docs/measurements/quality.md: a table a group of rungs, between markers.
+
+Knows results as JSON.
+"""
 
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
+PAGE = Path(__file__).parents[2] / "docs" / "measurements" / "quality.md"
 BEGIN, END = "<!-- made by benchmarks/quality_ladder.py -->", "<!-- end of what it made -->"
 GROUPS = {
     "bits": "Bits of experts and trunk",

@@ -1,1 +1,4 @@
-"""Flash-MoE beside llama.cpp: the same layer shapes, the same machine, the same minutes (docs/performance.md)."""
+"""Flash-MoE beside llama.cpp: the same layer shapes, the same machine, the same minutes.
+
+Figures: docs/measurements/performance.md.
+"""

@@ -8,7 +8,7 @@
 namespace flashmoe::FLASHMOE_ISA {
 
 // How far ahead of the weights' stream to ask for memory, and one line in how many: the hardware follows the stream
-// within a page of 4 KiB, what it needs is the page's start. docs/performance.md has the figures.
+// within a page of 4 KiB, what it needs is the page's start. docs/measurements/performance.md has the figures.
 constexpr int kPrefetchBytes = 8192, kPrefetchVectors = 4;
 
 template <int Bits, int J = 0>

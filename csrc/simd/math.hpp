@@ -36,7 +36,7 @@ inline float from_bf16(std::uint16_t h) {
     return x;
 }
 
-// Towards the second-level cache: into the first it was slower than none (docs/performance.md). Inlined always, for
+// Towards the second-level cache: into the first it was slower than none (docs/measurements/performance.md). Inlined always, for
 // GCC 12 takes a function that only prefetches to be without effect and deletes the calls that it has not inlined yet.
 FLASHMOE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 

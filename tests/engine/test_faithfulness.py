@@ -1,6 +1,6 @@
 """Logits against transformers in float32 on exactly the same weights: the exported, dequantised ones.
 
-`python -m pytest tests/engine/test_faithfulness.py -s` prints the rows of docs/faithfulness.md.
+`python -m pytest tests/engine/test_faithfulness.py -s` prints the rows of docs/measurements/faithfulness.md.
 """
 
 from functools import cache

@@ -20,7 +20,7 @@ _MOST_TOKENS = 8
 """Of a step that is guessed for, as far as was measured."""
 _LEAST_PRECISION = 0.4
 """Ranks of the next router are read as long as this part of those read before proved right: half right still gains,
-where a quarter is right it gains nothing (docs/caching.md)."""
+where a quarter is right it gains nothing (docs/measurements/caching.md)."""
 _MEMORY = 1 / 64
 """Weight of one guess in the running precision of its rank."""
 _PATIENCE = 1 / 1024

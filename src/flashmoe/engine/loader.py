@@ -37,7 +37,7 @@ _COMMON_CONTEXT = 32768
 _STATE_SHARE = 4
 """Nor may the state then take more than a quarter of what the smallest arena leaves: experts earn more."""
 _LARGE_RECORD = 100_000
-"""Bytes of an expert from which guessing was measured to pay (docs/caching.md); 28 kB were too few."""
+"""Bytes of an expert from which guessing was measured to pay (docs/measurements/caching.md); 28 kB were too few."""
 _SCRATCH_SHARE = 8
 _SNAPSHOT_SHARE = 16
 _SHORT_CHUNK = 512
@@ -99,7 +99,8 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
 
 
 def foresees(settings: Settings, memory: MemoryPlan) -> bool:
-    """Whether experts are read ahead of their router: as asked for, else where it pays (docs/caching.md)."""
+    """Whether experts are read ahead of their router: as asked for, else where it pays
+    (docs/measurements/caching.md)."""
     if settings.cache != "arena":
         return False
     pays = memory.slots < memory.experts and memory.slot_bytes >= _LARGE_RECORD

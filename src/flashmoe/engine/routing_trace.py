@@ -1,7 +1,7 @@
 """Routing traces: which experts every token chose in every layer, in the order in which it happened.
 
 Invariant: recording changes no answer, and a RoutingTrace that exists is consistent in itself. The file is an ordinary
-compressed .npz (docs/routing.md). Knows ids and positions, not what tokens mean or where experts lie.
+compressed .npz (docs/measurements/routing.md). Knows ids and positions, not what tokens mean or where experts lie.
 """
 
 import io

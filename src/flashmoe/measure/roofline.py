@@ -23,7 +23,7 @@ COLD_PROMPT = COLD_ANSWER = 256
 
 RIGHT_GUESSES = 0.8
 """Part of the experts read ahead of their router that it then wants: 0.86 was measured where routers were random
-(docs/caching.md), 0.75 to 0.9 are published for the likeliest."""
+(docs/measurements/caching.md), 0.75 to 0.9 are published for the likeliest."""
 
 
 @dataclass(frozen=True)

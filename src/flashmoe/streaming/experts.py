@@ -27,7 +27,8 @@ from flashmoe.streaming.readmode import choose_direct
 from flashmoe.streaming.slots import SlotTable
 
 READ_THREADS = 4
-"""Reads in flight: 2 of 1.8 MB saturate a drive, and of 8 hardly one lands before the last (docs/performance.md)."""
+"""Reads in flight: 2 of 1.8 MB saturate a drive, and of 8 hardly one lands before the last
+(docs/measurements/performance.md)."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -16,7 +16,8 @@ from flashmoe.streaming import cgroups
 
 _MANY_CORES = 8
 """From here on a default leaves a processor free: with 16 threads on 16 every region waited for whoever else ran, and
-15 made 37.6 tokens/s against 33.4 (docs/performance.md). Fewer cores were not measured, and have more to lose."""
+15 made 37.6 tokens/s against 33.4 (docs/measurements/performance.md). Fewer cores were not measured, and have
+more to lose."""
 _MARGIN = 0.1
 """Share of the free memory left alone where the user sets no budget: for the page cache and for others. Squeezed out
 of both, a machine reclaims instead of computing."""

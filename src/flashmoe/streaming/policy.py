@@ -161,7 +161,7 @@ class LeastFrequentRecentlyUsed(LeastFrequentlyUsed):
     Among keys used alike often the one used last longest ago goes first; the bonus says how much more often a key has
     to be used to outweigh its age. A chunk that uses its experts more than twice on average gives none: it says little
     of what came last, and would make what it used once look better than what was used often. Constants: the best
-    compromise over a trained model's trace and generated ones (docs/caching.md).
+    compromise over a trained model's trace and generated ones (docs/measurements/caching.md).
     """
 
     HALF_LIFE = 2.0
