@@ -92,6 +92,14 @@ RESPONSES: dict[str, Any] = {
     "max_output_tokens": 12,
 }
 
+CHATS, MESSAGE, RESPONSE, COMPLETIONS = "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"
+SMALL: dict[str, dict[str, Any]] = {
+    CHATS: CHAT,
+    MESSAGE: MESSAGES,
+    RESPONSE: RESPONSES,
+    COMPLETIONS: {"model": "small", "prompt": "Hello", "max_tokens": 2},
+}
+
 BODIES: dict[str, tuple[dict[str, Any], dict[str, Any], Answered | Refused]] = {
     "a_01_context_management": (
         MESSAGES,

@@ -1,38 +1,16 @@
 """Requests as real clients send them: answered, with what was without effect said, or refused by name."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flashmoe.chat.template import ChatTemplate
-from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.text_engine import TextEngine
-from random_checkpoint import TEMPLATE
-from server.conftest import Running, running
 from server.field_bodies import BODIES, LEAVE_OUT, Answered
-from server.scripted import ScriptedEngine
 
 PATHS = {"a": "/v1/messages", "b": "/v1/chat/completions", "c": "/v1/responses"}
 WHOLE = Path(__file__).with_name("field")
 HINTS, LEFT_OUT = "x-flashmoe-hints", "x-flashmoe-left-out"
-# What is tested here is that system messages reach the template as they were sent, wherever they stand.
-ANYWHERE = TEMPLATE.read_text().replace(
-    "{{- raise_exception('A system message must come first.') -}}", "{{- '[system: ' ~ content ~ ']' -}}"
-)
-
-
-@pytest.fixture(scope="module")
-def server(text_files: Path) -> Iterator[Running]:
-    """A server that says Hi, with room for an agent's request, whose template takes system messages anywhere."""
-    answer = "I look.\n</think>\n\nHi."
-    engine = ScriptedEngine(text_files, lambda _prompt: answer, context=32768)
-    text = TextEngine(text_files, engine, Tokenizer.from_dir(text_files))
-    text.__dict__["template"] = ChatTemplate(ANYWHERE)
-    with running(text) as started:
-        yield started
 
 
 def hints_of(response: Any) -> set[str]:
@@ -44,11 +22,11 @@ def whole_body(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_what_a_client_sends_is_answered_or_refused_by_name(server, name):
+def test_what_a_client_sends_is_answered_or_refused_by_name(roomy, name):
     base, changes, expected = BODIES[name]
     path = PATHS[name[0]]
-    alone = server.post(path, base)
-    response = server.post(path, whole_body(base, changes))
+    alone = roomy.post(path, base)
+    response = roomy.post(path, whole_body(base, changes))
     if isinstance(expected, Answered):
         assert response.status_code == 200, response.text
         assert hints_of(response) >= set(expected.hints)
@@ -75,14 +53,14 @@ def test_what_a_client_sends_is_answered_or_refused_by_name(server, name):
          "web_search"),
     ],
 )  # fmt: skip
-def test_the_first_request_of_an_agent_is_answered_whole(server, name, hints, left_out):
+def test_the_first_request_of_an_agent_is_answered_whole(roomy, name, hints, left_out):
     body = json.loads((WHOLE / f"{name}.json").read_text())
     path = PATHS["a" if name == "claude_code" else "c"]
-    whole = server.post(path, {**body, "stream": False})
+    whole = roomy.post(path, {**body, "stream": False})
     assert whole.status_code == 200, whole.text
     assert hints_of(whole) == set(hints.split(", "))
     assert whole.headers.get(LEFT_OUT) == left_out
-    streamed = server.post(path, {**body, "stream": True})
+    streamed = roomy.post(path, {**body, "stream": True})
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert hints_of(streamed) == set(hints.split(", "))
     assert ("event: message_stop" if name == "claude_code" else "event: response.completed") in streamed.text
