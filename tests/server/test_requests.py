@@ -1,6 +1,5 @@
 """What the fields of a request do: which reach the prompt, which shape the answer, and how wishes are refused."""
 
-import logging
 from pathlib import Path
 
 import httpx
@@ -88,7 +87,6 @@ def test_the_openapi_document_says_which_fields_are_hints_and_which_are_refused(
 
 
 def test_the_log_says_each_hint_once(scripted, caplog):
-    caplog.set_level(logging.INFO, "flashmoe.server")
     server = scripted(THINKING + "Hi.")
     for _ in range(2):
         server.chat(extra_body={"verbosity": "low", "tools": [WEATHER, {"type": "web_search"}]})

@@ -33,7 +33,7 @@ HINTS = "x-flashmoe-hints"
 """The header that names fields without effect."""
 LEFT_OUT = "x-flashmoe-left-out"
 """The header that names tools that the model was not shown."""
-_SAID_AT_MOST = 1000
+_TOLD_AT_MOST, _SAID_AT_MOST = 100, 1000
 _BOTH = ("application/json", "text/event-stream")
 T = TypeVar("T", bound=Body)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -70,9 +70,10 @@ class _Routes:
         async def handle(request: Request) -> Response:
             response = await handler(request)
             told = {HINTS: getattr(request.state, "hints", ()), LEFT_OUT: getattr(request.state, "left_out", ())}
-            for header, names in told.items():
+            for header, given in told.items():
+                names = list(dict.fromkeys(map(_ascii, given)))[:_TOLD_AT_MOST]
                 if names:
-                    response.headers[header] = ", ".join(dict.fromkeys(ascii_name(name) for name in names))
+                    response.headers[header] = ", ".join(names)
                 for name in names:
                     self._say_once(request.url.path, header, name)
             return response
@@ -80,13 +81,13 @@ class _Routes:
         return handle
 
     def _say_once(self, path: str, header: str, name: str) -> None:
-        what = (path, header, ascii_name(name))
+        what = (path, header, name)
         if what not in self._said and len(self._said) < _SAID_AT_MOST:
             self._said.add(what)
             meaning = (
                 "a hint, which changes no answer" if header == HINTS else "a tool that is not the client's, left out"
             )
-            _log.info("%s: %s is %s.", path, what[2], meaning)
+            _log.warning("%s: %s is %s.", path, name, meaning)
 
     async def chat(self, request: Request) -> Response:
         body = await self._body(request, ChatRequest)
@@ -187,7 +188,7 @@ class _Routes:
         ]
 
 
-def ascii_name(name: str) -> str:
+def _ascii(name: str) -> str:
     """A name from a request as a header may hold it."""
     return re.sub(r"[^\w.\[\]-]", "?", name, flags=re.ASCII)[:60]
 

@@ -57,9 +57,9 @@ class Ask:
     left_out: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
-    def origin(self, call: ToolCall) -> Origin:
-        """Whose call this is; a tool that nobody offered is a function of that name."""
-        return self.origins.get(call.name) or Origin(call.name)
+    def origin(self, function: str) -> Origin:
+        """Whose call this is, by the name that the model used; a tool that nobody offered is a function."""
+        return self.origins.get(function) or Origin(function)
 
     @property
     def legacy(self) -> bool:

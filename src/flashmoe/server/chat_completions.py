@@ -220,7 +220,7 @@ def usage(answer: Answer) -> Json:
 
 def tool_call(call: Call, ask: Ask) -> Json:
     """A call of a function or a custom tool."""
-    origin = ask.origin(call.call)
+    origin = ask.origin(call.call.name)
     given = call_text(call.call, origin)
     if origin.form == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": origin.name, "input": given}}

@@ -5,6 +5,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def _section(path: str, found: Sequence[tuple[str, Use]]) -> str:
             if use.kind == kind:
                 by_reason.setdefault(use.why, []).append(_named(name, use))
         table += [f"| {kind} | {', '.join(names)} | {why} |" for why, names in by_reason.items()]
-    return f"### Fields of `{path}`\nUsed: {used}.\n\n" + "\n".join(table) + "\n"
+    listed = textwrap.fill(f"Used: {used}.", 120, break_long_words=False, break_on_hyphens=False)
+    return f"### Fields of `{path}`\n{listed}\n\n" + "\n".join(table) + "\n"
 
 
 def _named(name: str, use: Use) -> str:

@@ -261,7 +261,7 @@ class _Output:
 
     def _call(self, call: Call) -> str:
         events = self.close()
-        item, field = call_item(call, self._answer.ask.origin(call.call))
+        item, field = call_item(call, self._answer.ask.origin(call.call.name))
         given = item[field]
         self._items.append(item | {field: ""})
         item, place = self._items[-1], self._place()
