@@ -15,6 +15,7 @@ import pytest
 
 import flashmoe
 from flashmoe.chat.replay import WrittenTurns
+from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import CHECKPOINT, RECIPE
 from flashmoe.engine.prefixes import Prefixes
@@ -25,9 +26,15 @@ from flashmoe.server.guard import loopback_names
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
-from random_checkpoint import write_text_files
+from random_checkpoint import TEMPLATE, write_text_files
 from server.browsing import CHROMIUM, OPTIONS
+from server.field_bodies import SMALL
 from server.scripted import Script, ScriptedEngine
+
+# A template that takes system messages wherever they stand.
+ANYWHERE = TEMPLATE.read_text().replace(
+    "{{- raise_exception('A system message must come first.') -}}", "{{- '[system: ' ~ content ~ ']' -}}"
+)
 
 
 @dataclass
@@ -48,7 +55,8 @@ class Running:
         return anthropic.Anthropic(base_url=self.url, api_key="any", max_retries=0)
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60, **options)
+        # Without certificates, which take longer to load than a request takes.
+        return httpx.post(f"{self.url}{path}", json=body, timeout=60, verify=False, **options)
 
     def chat(self, content: str = "Hello", **options: Any) -> Any:
         messages = [{"role": "user", "content": content}]
@@ -109,6 +117,41 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for server in stack:
         server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def roomy(text_files: Path) -> Iterator[Running]:
+    """A server that says Hi, with room for an agent's request, whose template takes system messages anywhere."""
+    answer = "I look.\n</think>\n\nHi."
+    engine = ScriptedEngine(text_files, lambda _prompt: answer, context=32768)
+    text = TextEngine(text_files, engine, Tokenizer.from_dir(text_files))
+    text.__dict__["template"] = ChatTemplate(ANYWHERE)
+    with running(text) as started:
+        yield started
+
+
+class Prompts:
+    """A server that remembers its prompts."""
+
+    def __init__(self, started: Callable[..., Running], answer: str, template: str | None) -> None:
+        self.seen: list[str] = []
+        self.server = started(lambda prompt: self.seen.append(prompt) or answer)
+        if template:
+            self.server.service.text.__dict__["template"] = ChatTemplate(template)
+
+    def of(self, path: str, **changes: Any) -> str:
+        """The prompt that a request makes."""
+        response = self.server.post(path, {**SMALL[path], **changes})
+        assert response.status_code == 200, response.text
+        return self.seen[-1]
+
+
+@pytest.fixture
+def prompts(scripted: Callable[..., Running]) -> Callable[..., Prompts]:
+    def start(answer: str = "I look.\n</think>\n\nHi.", template: str | None = None) -> Prompts:
+        return Prompts(scripted, answer, template)
+
+    return start
 
 
 @pytest.fixture(scope="session")

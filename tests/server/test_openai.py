@@ -227,13 +227,13 @@ def test_a_bias_and_penalties_reach_the_sampler(speaking):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("frobnicate", 1), ("messages", [{"role": "user", "content": "x", "colour": 1}]), ("store", True),
+    [("frobnicate", 1), ("messages", [{"role": "user", "content": "x", "colour": 1}]),
      ("top_logprobs", 3), ("tool_choice", "required"), ("temperature", "hot"), ("stop", ""), ("n", 0),
      ("messages", []), ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
-     ("messages", [{"role": "user", "content": "x", "name": "Ann"}]), ("chat_template_kwargs", {"colour": 1}),
-     ("logit_bias", {"x": 1}), ("max_tokens", 10**6), ("chat_template_kwargs", {"tools": []}),
+     ("chat_template_kwargs", {"colour": 1}),
+     ("logit_bias", {"x": 1}), ("max_tokens", 0), ("chat_template_kwargs", {"tools": []}),
      ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "frob"}}}),
-     ("functions", [])],
+     ("best_of", 2), ("modalities", ["audio"]), ("audio", {}), ("suffix", "x")],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name(speaking, field, value):
     with pytest.raises(openai.BadRequestError) as error:

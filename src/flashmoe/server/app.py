@@ -1,6 +1,8 @@
 """The routes: each reads a body, asks the service, and answers in its API's shape."""
 
 import json
+import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -15,38 +17,77 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.server import chat_completions, completions, messages, responses
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
+from flashmoe.server.chat_types import ChatRequest
 from flashmoe.server.errors import ApiError, as_api_error
+from flashmoe.server.fields import Body, dropped
 from flashmoe.server.guard import Guard, is_anthropics, respond
 from flashmoe.server.messages_types import CountRequest, MessagesRequest
-from flashmoe.server.openai_types import ChatRequest, CompletionRequest
+from flashmoe.server.openai_types import CompletionRequest
 from flashmoe.server.openapi import Operation, document
 from flashmoe.server.page import page_routes
 from flashmoe.server.responses_types import ResponsesRequest
 from flashmoe.server.service import Answer, Service
 from flashmoe.server.sse import ClientGoneError, EventStream, unless_gone
 
+HINTS = "x-flashmoe-hints"
+"""The header that names fields without effect."""
+LEFT_OUT = "x-flashmoe-left-out"
+"""The header that names tools that the model was not shown."""
+_TOLD_AT_MOST, _SAID_AT_MOST = 100, 1000
 _BOTH = ("application/json", "text/event-stream")
-T = TypeVar("T", bound=CountRequest | ChatRequest | CompletionRequest | ResponsesRequest)
+T = TypeVar("T", bound=Body)
+Handler = Callable[[Request], Awaitable[Response]]
+_log = logging.getLogger("flashmoe.server")
 
 
 class _Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._said: set[tuple[str, str, str]] = set()
 
     async def _body(self, request: Request, kind: type[T]) -> T:
         body = decode(await read_body(request), kind)
         if body.model != self._service.name:
             raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")
+        request.state.hints = dropped(body)
         return body
 
     async def _answer(self, request: Request, ask: Ask) -> Answer:
-        return await unless_gone(request, self._service.answer(ask))
+        answer = await unless_gone(request, self._service.answer(ask))
+        request.state.hints += [*ask.hints, *answer.prompt.ignored]
+        request.state.left_out = ask.left_out
+        return answer
 
     async def _whole(self, request: Request, answer: Answer, work: Awaitable[Any]) -> Response:
         try:
             return _json(await unless_gone(request, work))
         finally:
             answer.cancel()
+
+    def telling(self, handler: Handler) -> Handler:
+        """The handler, with headers that say what of a request was without effect; the log says each once."""
+
+        async def handle(request: Request) -> Response:
+            response = await handler(request)
+            told = {HINTS: getattr(request.state, "hints", ()), LEFT_OUT: getattr(request.state, "left_out", ())}
+            for header, given in told.items():
+                names = list(dict.fromkeys(map(_ascii, given)))[:_TOLD_AT_MOST]
+                if names:
+                    response.headers[header] = ", ".join(names)
+                for name in names:
+                    self._say_once(request.url.path, header, name)
+            return response
+
+        return handle
+
+    def _say_once(self, path: str, header: str, name: str) -> None:
+        what = (path, header, name)
+        if what not in self._said and len(self._said) < _SAID_AT_MOST:
+            self._said.add(what)
+            meaning = (
+                "a hint, which changes no answer" if header == HINTS else "a tool that is not the client's, left out"
+            )
+            _log.warning("%s: %s is %s.", path, name, meaning)
 
     async def chat(self, request: Request) -> Response:
         body = await self._body(request, ChatRequest)
@@ -100,10 +141,18 @@ class _Routes:
         return _json(self._model(request))
 
     def _model(self, request: Request) -> dict[str, Any]:
-        name = self._service.name
+        name, context = self._service.name, self._service.text.engine.limits.context
         if is_anthropics(request.scope):
-            return {"id": name, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
-        return {"id": name, "object": "model", "created": 0, "owned_by": "flashmoe"}
+            model = {"id": name, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+            return {**model, "max_input_tokens": context, "max_tokens": context}
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "flashmoe",
+            "max_model_len": context,
+            "context_length": context,
+        }
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002
         load = self._service.scheduler.stats
@@ -139,6 +188,11 @@ class _Routes:
         ]
 
 
+def _ascii(name: str) -> str:
+    """A name from a request as a header may hold it."""
+    return re.sub(r"[^\w.\[\]-]", "?", name, flags=re.ASCII)[:60]
+
+
 def _json(value: Any) -> Response:
     return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
 
@@ -168,7 +222,10 @@ def _pattern(operation: Operation) -> str:
 def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
     """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any."""
     routes = _Routes(service)
-    table = [Route(_pattern(operation), handler, methods=[operation.method]) for operation, handler in routes.table()]
+    table = [
+        Route(_pattern(operation), routes.telling(handler), methods=[operation.method])
+        for operation, handler in routes.table()
+    ]
     table += page_routes()
     paths = frozenset(route.path for route in table)
     handlers = {HTTPException: _refused, ClientGoneError: _gone, ApiError: _failed, FlashMoeError: _failed}

@@ -8,9 +8,9 @@ from uuid import uuid4
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.engine.request import Token
 from flashmoe.server.ask import Ask, Delta, Finish, Reading
-from flashmoe.server.chat_completions import bias_of, data, finish_reason, progress, stop_strings, token_logprobs, usage
+from flashmoe.server.chat_completions import data, finish_reason, progress, token_logprobs, usage
 from flashmoe.server.errors import ApiError
-from flashmoe.server.openai_types import CompletionRequest
+from flashmoe.server.openai_types import CompletionRequest, one_most
 from flashmoe.server.service import Answer
 
 Json = dict[str, Any]
@@ -18,8 +18,7 @@ Json = dict[str, Any]
 
 def ask_of(r: CompletionRequest) -> Ask:
     """ApiError for several prompts at once, which are several requests here."""
-    if r.stream_options is not None and not r.stream:
-        raise ApiError(400, "stream_options needs stream: true.", "stream_options")
+    most = one_most(max_tokens=r.max_tokens, n_predict=r.n_predict)
     prompt: Any = r.prompt
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         if len(prompt) > 1:
@@ -28,9 +27,10 @@ def ask_of(r: CompletionRequest) -> Ask:
     return Ask(
         prompt=prompt,
         sampling=r.sampling(),
-        max_tokens=r.max_tokens or 16,
-        stop=stop_strings(r.stop),
-        bias=bias_of(r),
+        max_tokens=16 if most is None and r.max_tokens is None else most,
+        min_tokens=r.least(),
+        stop=r.stops(),
+        bias=r.bias(),
         top_logprobs=r.logprobs,
         choices=r.n or 1,
     )

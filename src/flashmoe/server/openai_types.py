@@ -1,196 +1,166 @@
-"""What OpenAI's chat and completions interfaces may be asked. What is not here is refused by name.
+"""What OpenAI's interfaces may be asked, as far as they are alike, and the body of /v1/completions.
 
-user, metadata, prompt_cache_key and the like are accepted because they ask nothing of the answer.
+Fields that are no part of OpenAI's own interface are those of other servers, which their clients send to any address.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from flashmoe.files.jsonfile import parse_object
+from flashmoe.server.errors import ApiError
+from flashmoe.server.fields import Body, hint, refused
 
+ENDLESS = 2**63
+_SAMPLING = (
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"),
+    *("top_k", "min_p", "repetition_penalty", "repeat_penalty"),
+)
 Count = Annotated[int, Meta(ge=1)]
+Most = Annotated[int, Meta(ge=-1, description="-1, like null: as many as there is room for; cut to the room there is.")]
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.\-]{1,128}$")]
+Called = Annotated[str, Meta(min_length=1, max_length=512)]
+"""The name in a call that was made: whatever a model wrote."""
 TokenId = Annotated[int, Meta(ge=0)]
-
-
-class TextPart(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    """A piece of a message's text."""
-
-    text: str
-
-
-Text = str | list[TextPart]
-
-
-class FunctionText(Struct, forbid_unknown_fields=True):
-    """A call as a client sends it back: the arguments are JSON in a string."""
-
-    name: Name
-    arguments: str
-
-
-class AssistantCall(Struct, forbid_unknown_fields=True):
-    """A call that the model made."""
-
-    id: str
-    function: FunctionText
-    type: Literal["function"] = "function"
-    index: int | None = None
-
-
-class System(Struct, forbid_unknown_fields=True, tag_field="role", tag="system"):
-    """Rules of the conversation."""
-
-    content: Text
-    name: None = None
-
-
-class Developer(Struct, forbid_unknown_fields=True, tag_field="role", tag="developer"):
-    """Another word for System."""
-
-    content: Text
-    name: None = None
-
-
-class User(Struct, forbid_unknown_fields=True, tag_field="role", tag="user"):
-    """What the user said."""
-
-    content: Text
-    name: None = None
-
-
-class Assistant(Struct, forbid_unknown_fields=True, tag_field="role", tag="assistant"):
-    """What the model said."""
-
-    content: Text | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[AssistantCall] | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = None
-    name: None = None
-
-
-class ToolResult(Struct, forbid_unknown_fields=True, tag_field="role", tag="tool"):
-    """What a tool answered."""
-
-    content: Text
-    tool_call_id: str
-    name: str | None = None  # says what the id of the call says
-
-
-Message = System | Developer | User | Assistant | ToolResult
+Cache = Annotated[Any, hint("prefixes are saved in any case")]
+Label = Annotated[Any, hint("it names, and asks for nothing")]
+Records = Annotated[Any, hint("it is for the client's own records")]
+Caller = Annotated[Any, hint("only the model calls tools here")]
+Flavour = Annotated[Any, hint("what another provider adds to what it said")]
 
 
 class Function(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A function that may be called."""
+    """A function that may be called. Templates write the first four in this order, which models are trained on."""
 
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-
-
-class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A tool: always a function. Templates write its keys in this order, which models are trained on."""
-
-    type: Literal["function"] = "function"
-    function: Function
-
-
-class NamedFunction(Struct, forbid_unknown_fields=True):
-    """Which function."""
-
-    name: str
-
-
-class NamedTool(Struct, forbid_unknown_fields=True):
-    """This tool is to be called."""
-
-    function: NamedFunction
-    type: Literal["function"] = "function"
-
-
-class PlainText(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    """Any answer."""
-
-
-class JsonObject(Struct, forbid_unknown_fields=True, tag_field="type", tag="json_object"):
-    """Any JSON object."""
-
-
-class Schema(Struct, forbid_unknown_fields=True):
-    """A JSON schema with a name; answers always keep to it, so `strict` changes nothing."""
-
-    name: str
-    schema: dict[str, Any]
-    strict: bool | None = None
-    description: str | None = None
-
-
-class JsonSchema(Struct, forbid_unknown_fields=True, tag_field="type", tag="json_schema"):
-    """JSON that fits a schema."""
-
-    json_schema: Schema
+    cache_control: Cache = None
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
     """include_usage: a last chunk with the numbers of tokens."""
 
-    include_usage: bool = False
-    include_obfuscation: Literal[False] | None = None
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, hint("nothing is added to hide how long tokens are")] = None
+    continuous_usage_stats: Annotated[Any, hint("the last chunk has the numbers")] = None
 
 
-class Sampled(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How to choose tokens; the last three are this server's own."""
+class OpenAIBody(Body, forbid_unknown_fields=True, kw_only=True):
+    """What all of OpenAI's interfaces take: how to choose tokens (from top_k on as other servers say it), and what
+    their clients say beside what they ask."""
 
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1, description="0 leaves the likeliest token alone.")] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Meta(ge=0)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, description="0 or -1: all.")] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=100, description="repetition_penalty.")] | None = None
+
+    user: Annotated[Any, hint("who asks changes no answer")] = None
+    safety_identifier: Annotated[Any, hint("who asks changes no answer")] = None
+    metadata: Records = None
+    client_metadata: Records = None
+    store: Annotated[Any, hint("nothing is kept beyond a request", False)] = None
+    service_tier: Annotated[Any, hint("there is one tier")] = None
+    prompt_cache_key: Cache = None
+    prompt_cache_retention: Cache = None
+    prompt_cache_options: Cache = None
+    moderation: Annotated[Any, refused("nothing is judged here")] = None
 
     def sampling(self) -> dict[str, Any]:
-        """The fields that are given."""
-        names = Sampled.__struct_fields__
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        """The fields that are given, as engine.sampling.Sampling takes them."""
+        return sampling_of({name: value for name in _SAMPLING if (value := getattr(self, name)) is not None})
 
 
-class Common(Sampled, forbid_unknown_fields=True, kw_only=True):
-    """What both interfaces take."""
+def one_most(**given: int | None) -> int | None:
+    """The most tokens an answer may have, None for what there is room for; ApiError where names of it disagree."""
+    found = {name: value for name, value in given.items() if value is not None}
+    first, *others = found or {"": -1}
+    if wrong := next((name for name in others if found[name] != found[first]), None):
+        raise ApiError(400, f"{first} and {wrong} differ; give one of them.", first)
+    most = found.get(first, -1)
+    if most == 0:
+        raise ApiError(400, f"{first} must be at least 1, or -1 for as many as there is room for.", first)
+    return None if most < 0 else most
 
-    model: str
-    max_tokens: Count | None = None
+
+def sampling_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Other ways of saying the same, said in one."""
+    if (penalty := given.pop("repeat_penalty", None)) is not None:
+        given.setdefault("repetition_penalty", penalty)
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    if given.get("top_p") == 0:
+        given["top_p"] = 1e-9
+    if "seed" in given:
+        given["seed"] %= 2**63
+    return given
+
+
+class Common(OpenAIBody, forbid_unknown_fields=True, kw_only=True):
+    """What chats and completions take."""
+
+    max_tokens: Most | None = None
+    n_predict: Annotated[Most, Meta(description="max_tokens.")] | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    ignore_eos: Annotated[bool, Meta(description="Go on to max_tokens.")] | None = None
     stop: str | list[str] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
 
+    def stops(self) -> tuple[str, ...]:
+        """ApiError for an empty one, which would end everything."""
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if len(stops) > 16 or not all(stops):
+            raise ApiError(400, "stop must be at most 16 strings of at least one character.", "stop")
+        return stops
 
-class ChatRequest(Common, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/chat/completions."""
+    def bias(self) -> dict[int, float]:
+        """logit_bias by token id; ApiError for a key that is none."""
+        bias = self.logit_bias or {}
+        if wrong := next((key for key in bias if not (key.isascii() and key.isdigit() and len(key) < 10)), None):
+            raise ApiError(400, f"logit_bias has the key {wrong!r:.100}, which is no token id.", "logit_bias")
+        return {int(key): value for key, value in bias.items()}
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
-    tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: PlainText | JsonObject | JsonSchema | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    max_completion_tokens: Count | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
+    def least(self) -> int:
+        """How many tokens an answer must have."""
+        return ENDLESS if self.ignore_eos else self.min_tokens or 0
+
+    # Of servers that run models at home
+    cache_prompt: Cache = None
+    id_slot: Cache = None
+    keep_alive: Annotated[Any, hint("the model stays in memory")] = None
+    priority: Annotated[Any, hint("requests come in turn")] = None
+    request_id: Records = None
+    timings_per_token: Annotated[Any, hint("/metrics has times")] = None
+    return_progress: Annotated[Any, hint("streams tell of the prompt in any case")] = None
+    skip_special_tokens: Annotated[Any, refused("special tokens are never part of an answer", True)] = None
+    best_of: Annotated[Any, refused("answers are not ranked", 1)] = None
+    use_beam_search: Annotated[Any, refused("tokens are drawn one after another", False)] = None
+    length_penalty: Annotated[Any, refused("it is for beam search", 1)] = None
+    stop_token_ids: Annotated[Any, refused("stop takes strings", [])] = None
+    include_stop_str_in_output: Annotated[Any, refused("a stop string ends what comes before it", False)] = None
+    truncate_prompt_tokens: Annotated[Any, refused("prompts are taken whole")] = None
+    prompt_logprobs: Annotated[Any, refused("completions with echo tell of the prompt", 0)] = None
+    typical_p: Annotated[Any, refused("the sampler has no such step", 1)] = None
+    mirostat: Annotated[Any, refused("the sampler has no such step", 0)] = None
+    dry_multiplier: Annotated[Any, refused("the sampler has no such step", 0)] = None
+    xtc_probability: Annotated[Any, refused("the sampler has no such step", 0)] = None
+    dynatemp_range: Annotated[Any, refused("the sampler has no such step", 0)] = None
+    top_a: Annotated[Any, refused("the sampler has no such step", 0)] = None
+    grammar: Annotated[Any, refused("response_format takes a JSON schema", "")] = None
+    guided_json: Annotated[Any, refused("use response_format")] = None
+    guided_regex: Annotated[Any, refused("use response_format with a pattern")] = None
+    guided_choice: Annotated[Any, refused("use response_format with an enum")] = None
+    guided_grammar: Annotated[Any, refused("response_format takes a JSON schema")] = None
+    structured_outputs: Annotated[Any, refused("use response_format")] = None
+    json_schema: Annotated[Any, refused("use response_format")] = None
 
 
 class CompletionRequest(Common, forbid_unknown_fields=True, kw_only=True):
@@ -198,39 +168,5 @@ class CompletionRequest(Common, forbid_unknown_fields=True, kw_only=True):
 
     prompt: str | list[TokenId | str]
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
-    suffix: None = None
-
-
-def plain(text: Text | None) -> str | None:
-    """Parts as one string."""
-    return text if text is None or isinstance(text, str) else "".join(part.text for part in text)
-
-
-def for_template(message: Message) -> dict[str, Any]:
-    """A message as chat templates take it. Raises FormatError for arguments that are not a JSON object."""
-    if isinstance(message, Developer):
-        return {"role": "system", "content": plain(message.content)}
-    if isinstance(message, ToolResult):
-        return {"role": "tool", "content": plain(message.content), "tool_call_id": message.tool_call_id}
-    if isinstance(message, Assistant):
-        calls = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.function.name, "arguments": _arguments(call.function)},
-            }
-            for call in message.tool_calls or ()
-        ]
-        thought = {"reasoning_content": message.reasoning_content} if message.reasoning_content is not None else {}
-        return {
-            "role": "assistant", "content": plain(message.content) or "", **thought,
-            **({"tool_calls": calls} if calls else {}),
-        }  # fmt: skip
-    return {"role": "user" if isinstance(message, User) else "system", "content": plain(message.content)}
-
-
-def _arguments(function: FunctionText) -> dict[str, Any]:
-    text = function.arguments.strip() or "{}"
-    return parse_object(text.encode("utf-8", "surrogatepass"), f"The arguments of a call of {function.name}")
+    echo: Annotated[Any, refused("only what comes after the prompt is given", False)] = None
+    suffix: Annotated[Any, refused("text is not filled in between here", "")] = None

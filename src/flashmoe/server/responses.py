@@ -3,100 +3,165 @@
 Invariant: the response that ends a stream is the one that `whole` gives for the same answer.
 """
 
-import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
-from flashmoe.files.jsonfile import parse_object
-from flashmoe.server.ask import Ask, Call, Delta, Finish, Reading
+from flashmoe.server.ask import Ask, Call, Delta, Finish, Origin, Reading
 from flashmoe.server.chat_completions import progress
+from flashmoe.server.chat_types import OtherTool
 from flashmoe.server.errors import ApiError
 from flashmoe.server.messages import named
-from flashmoe.server.responses_types import Item, NamedTool, ObjectFormat, ResponsesRequest, SchemaFormat
+from flashmoe.server.openai_types import one_most
+from flashmoe.server.responses_types import (
+    AllowedTools,
+    CustomCall,
+    CustomOutput,
+    CustomTool,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    Message,
+    Namespace,
+    ObjectFormat,
+    ReasoningItem,
+    Refusal,
+    ResponsesRequest,
+    SchemaFormat,
+)
 from flashmoe.server.service import Answer
+from flashmoe.server.tools import Toolbox, call_text, check_choice, in_order, past_call
 
 Json = dict[str, Any]
 
 
 def ask_of(r: ResponsesRequest) -> Ask:
     """ApiError for fields that contradict each other or lack something."""
-    choice = r.tool_choice.name if isinstance(r.tool_choice, NamedTool) else r.tool_choice
-    if choice not in (None, "none", "auto") and not r.tools:
-        raise ApiError(400, "tool_choice needs tools.", "tool_choice")
     form = r.text.format if r.text else None
     schema = form.schema if isinstance(form, SchemaFormat) else None
     schema = {"type": "object"} if isinstance(form, ObjectFormat) else schema
-    if schema is not None and choice not in (None, "none", "auto"):
-        raise ApiError(400, "text.format and a required tool call exclude each other.", "text")
-    sampling = {name: value for name in ("temperature", "top_p") if (value := getattr(r, name)) is not None}
+    if isinstance(r.include, list) and "message.output_text.logprobs" in r.include:
+        raise ApiError(400, "include: log probabilities are told by /v1/chat/completions alone.", "include")
+    tools = _tools(r)
+    effort = r.reasoning.effort if r.reasoning else None
     return Ask(
-        messages=_messages(r),
-        tools=[_tool(tool) for tool in _plain_tools(r)],
-        choice=choice,
+        messages=in_order(_messages(r), "input"),
+        tools=tools.templates_tools(),
+        origins=tools.origins,
+        left_out=tuple(tools.left_out),
+        choice=check_choice(_choice(r, tools), tools.functions, schema, "text"),
         several_calls=r.parallel_tool_calls is not False,
-        sampling=sampling,
-        max_tokens=r.max_output_tokens,
+        sampling=r.sampling(),
+        max_tokens=one_most(max_output_tokens=r.max_output_tokens),
         schema=schema,
-        thinking=False if r.reasoning and r.reasoning.effort == "none" else None,
+        thinking=None if effort is None else effort != "none",
         insist=True,
     )
 
 
-def _plain_tools(r: ResponsesRequest) -> list[Json]:
-    names = ("name", "description", "parameters", "strict")
-    return [{n: v for n in names if (v := getattr(tool, n)) is not None} for tool in r.tools or ()]
+# Tools ----------------------------------------------------------------------------------------------------------------
+def _tools(r: ResponsesRequest) -> Toolbox:
+    tools = Toolbox()
+    for i, tool in enumerate(r.tools or ()):
+        if isinstance(tool, OtherTool):
+            tools.leave_out(tool.name)
+        elif isinstance(tool, Namespace):
+            for j, inner in enumerate(tool.tools):
+                _add(tools, inner, tool.name, f"tools[{i}].tools[{j}].name")
+        else:
+            _add(tools, tool, None, f"tools[{i}].name")
+    tools.check()
+    if isinstance(r.tool_choice, AllowedTools):
+        named = [tool for tool in r.tool_choice.tools if not isinstance(tool, OtherTool)]
+        tools.only(tools.shown(tool.name, tool.namespace) for tool in named)
+    return tools
 
 
-def _tool(function: Json) -> Json:
-    return {"type": "function", "function": function}
+def _add(tools: Toolbox, tool: FunctionTool | CustomTool, namespace: str | None, where: str) -> None:
+    if isinstance(tool, CustomTool):
+        tools.add_custom(tool.description, tool.format, Origin(tool.name, namespace, "custom"), where)
+    else:
+        names = ("name", "description", "parameters", "strict")
+        tools.add({name: getattr(tool, name) for name in names}, Origin(tool.name, namespace), where)
 
 
+def _choice(r: ResponsesRequest, tools: Toolbox) -> str | None:
+    choice = r.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice
+    if isinstance(choice, AllowedTools):
+        return choice.mode
+    if isinstance(choice, OtherTool):
+        raise ApiError(400, f"tool_choice asks for {choice.name!s:.60}, which this server cannot run.", "tool_choice")
+    return tools.shown(choice.name, choice.namespace)
+
+
+def said_back(r: ResponsesRequest) -> Json:
+    """The tools that are used and the choice of one, as a response repeats them."""
+    tools = [_without_nulls(tool) for tool in r.tools or () if not isinstance(tool, OtherTool)]
+    defaults = {"parameters": None, "strict": False}
+    choice = r.tool_choice if r.tool_choice is not None else "auto"
+    return {
+        "tools": [defaults | tool if tool["type"] == "function" else tool for tool in tools],
+        "tool_choice": choice if isinstance(choice, str) else _without_nulls(choice),
+    }
+
+
+def _without_nulls(value: Any) -> Json:
+    return {key: inner for key, inner in msgspec.to_builtins(value).items() if inner is not None}
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
 def _messages(r: ResponsesRequest) -> list[Json]:
     """Items as messages: what the model thought, said and called in one go is one message."""
     messages: list[Json] = [{"role": "system", "content": r.instructions}] if r.instructions else []
     if isinstance(r.input, str):
         return [*messages, {"role": "user", "content": r.input}]
     for i, item in enumerate(r.input):
-        new = _message(item, f"input[{i}]")
+        if (new := _message(item, f"input[{i}]")) is None:
+            continue
         last = messages[-1] if messages else {}
         if new["role"] == last.get("role") == "assistant" and not (last["content"] and new["content"]):
             last["content"] += new["content"]
-            last["tool_calls"] = last.get("tool_calls", []) + new.get("tool_calls", [])
-            last |= {"reasoning_content": new["reasoning_content"]} if "reasoning_content" in new else {}
+            if calls := [*last.get("tool_calls", ()), *new.get("tool_calls", ())]:
+                last["tool_calls"] = calls
+            if thoughts := [m["reasoning_content"] for m in (last, new) if m.get("reasoning_content")]:
+                last["reasoning_content"] = "\n".join(thoughts)
         else:
             messages.append(new)
-    for message in messages:
-        if not message.get("tool_calls", True):
-            del message["tool_calls"]
     return messages
 
 
-def _message(item: Item, where: str) -> Json:
-    text = item.content if isinstance(item.content, str) else "".join(part.text for part in item.content or ())
-    if item.type == "function_call":
-        if item.call_id is None or item.name is None or item.arguments is None:
-            raise ApiError(400, f"{where} needs call_id, name and arguments.", where)
-        arguments = parse_object(
-            (item.arguments.strip() or "{}").encode("utf-8", "surrogatepass"), f"{where}.arguments"
-        )
-        call = {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": arguments}}
+def _message(item: Item, where: str) -> Json | None:
+    """An item as templates take it; None if there is nothing to read in it."""
+    if isinstance(item, FunctionCall | CustomCall):
+        custom = isinstance(item, CustomCall)
+        origin = Origin(item.name, item.namespace, "custom" if custom else "function")
+        given = item.input if isinstance(item, CustomCall) else item.arguments
+        call = past_call(item.call_id, origin, given, f"{where}.{'input' if custom else 'arguments'}")
         return {"role": "assistant", "content": "", "tool_calls": [call]}
-    if item.type == "function_call_output":
-        if item.call_id is None or item.output is None:
-            raise ApiError(400, f"{where} needs call_id and output.", where)
-        output = item.output if isinstance(item.output, str) else "".join(part.text for part in item.output)
-        return {"role": "tool", "content": output, "tool_call_id": item.call_id}
-    if item.type == "reasoning":
-        return {"role": "assistant", "content": "", "reasoning_content": text}
-    if item.role is None or item.content is None:
-        raise ApiError(400, f"{where} needs role and content.", where)
-    return {"role": "system" if item.role == "developer" else item.role, "content": text}
+    if isinstance(item, FunctionOutput | CustomOutput):
+        return {"role": "tool", "content": _text(item.output), "tool_call_id": item.call_id}
+    if isinstance(item, ReasoningItem):
+        thought = _text(item.content or item.summary or ())
+        return {"role": "assistant", "content": "", "reasoning_content": thought} if thought else None
+    assert isinstance(item, Message)  # the rest was refused
+    return {"role": "system" if item.role == "developer" else item.role, "content": _text(item.content)}
 
 
+def _text(content: str | Sequence[Any]) -> str:
+    return content if isinstance(content, str) else "".join(map(_part_text, content))
+
+
+def _part_text(part: Any) -> str:
+    return str(part.refusal if isinstance(part, Refusal) else part.text)
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
 class _Output:
     """The response as it grows: each delta goes into its items, and comes out as the events that tell of it."""
 
@@ -109,7 +174,6 @@ class _Output:
     def response(self, finish: Finish | None) -> Json:
         r, cut = self._request, finish is not None and finish.reason in ("length", "cancelled")
         status = "in_progress" if finish is None else "incomplete" if cut else "completed"
-        choice = r.tool_choice or "auto"
         return {
             "id": self._id,
             "object": "response",
@@ -129,8 +193,7 @@ class _Output:
             "top_p": r.top_p,
             "reasoning": {"effort": r.reasoning.effort if r.reasoning else None, "summary": None},
             "text": {"format": msgspec.to_builtins(r.text.format) if r.text and r.text.format else {"type": "text"}},
-            "tool_choice": {"type": "function", "name": choice.name} if isinstance(choice, NamedTool) else choice,
-            "tools": [{"type": "function", "strict": False, **tool} for tool in _plain_tools(r)],
+            **said_back(r),
             "truncation": "disabled",
             "user": r.user,
             "usage": None if finish is None else self._usage(),
@@ -198,15 +261,32 @@ class _Output:
 
     def _call(self, call: Call) -> str:
         events = self.close()
-        name, arguments = call.call.name, json.dumps(call.call.arguments, ensure_ascii=False)
-        item = {"id": f"fc_{uuid4().hex}", "type": "function_call", "status": "in_progress", "call_id": call.id}
-        self._items.append(item | {"name": name, "arguments": ""})
+        item, field = call_item(call, self._answer.ask.origin(call.call.name))
+        given = item[field]
+        self._items.append(item | {field: ""})
         item, place = self._items[-1], self._place()
+        kind = "function_call_arguments" if field == "arguments" else "custom_tool_call_input"
+        more: Json = {"name": item["name"]} if field == "arguments" else {}
         events += self.event("response.output_item.added", output_index=place["output_index"], item=item)
-        events += self.event("response.function_call_arguments.delta", **place, delta=arguments)
-        events += self.event("response.function_call_arguments.done", **place, name=name, arguments=arguments)
-        item |= {"arguments": arguments, "status": "completed"}
+        events += self.event(f"response.{kind}.delta", **place, delta=given)
+        events += self.event(f"response.{kind}.done", **place, **more, **{field: given})
+        item |= {field: given, "status": "completed"}
         return events + self.event("response.output_item.done", output_index=place["output_index"], item=item)
+
+
+def call_item(call: Call, origin: Origin) -> tuple[Json, str]:
+    """The item of a call, not yet completed, and the field that holds what the model gave."""
+    custom = origin.form == "custom"
+    kind, field = ("custom_tool_call", "input") if custom else ("function_call", "arguments")
+    item: Json = {
+        "id": f"{'ctc' if custom else 'fc'}_{uuid4().hex}",
+        "type": kind,
+        "status": "in_progress",
+        "call_id": call.id,
+        "name": origin.name,
+        field: call_text(call.call, origin),
+    }
+    return item | ({"namespace": origin.namespace} if origin.namespace else {}), field
 
 
 async def whole(request: ResponsesRequest, answer: Answer, model: str) -> Json:

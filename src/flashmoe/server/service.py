@@ -22,9 +22,10 @@ from flashmoe.engine import request as engine
 from flashmoe.engine.running import Ticket
 from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.scheduler import Scheduler
-from flashmoe.errors import FlashMoeError
+from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading, UnansweredError
-from flashmoe.server.grammar import Form, Grammars
+from flashmoe.server.floor import AtLeast
+from flashmoe.server.grammar import Grammars
 from flashmoe.server.live import Live
 from flashmoe.server.metrics import Clock, Metrics
 from flashmoe.server.turn import TurnReader
@@ -37,11 +38,13 @@ _SHRINKING = 4
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in tokens. thinking_open: it ends inside a thinking block. frontiers: see engine.request."""
+    """A prompt in tokens. thinking_open: it ends inside a thinking block. frontiers: see engine.request. ignored:
+    fields that this model's template can do nothing with."""
 
     tokens: NDArray[np.int32]
     thinking_open: bool
     frontiers: tuple[int, ...]
+    ignored: tuple[str, ...] = ()
 
 
 class Service:
@@ -66,6 +69,8 @@ class Service:
         """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
         clock = self.metrics.clock(monotonic())
         prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask)
+        room = self.text.engine.limits.context - len(prompt.tokens)
+        most = room if ask.max_tokens is None else min(ask.max_tokens, room)
         answer = Answer(self, ask, prompt, clock)
         try:
             for i, form in enumerate(forms):
@@ -74,7 +79,7 @@ class Service:
                         engine.Request(
                             prompt.tokens,
                             sampling[i],
-                            ask.max_tokens,
+                            most,
                             self.stop_ids,
                             ask.bias,
                             ask.top_logprobs,
@@ -91,18 +96,23 @@ class Service:
         return answer
 
     # In a thread ------------------------------------------------------------------------------------------------------
-    def _prepare(self, ask: Ask) -> tuple[Prompt, list[Form | None], list[Sampling]]:
+    def _prepare(self, ask: Ask) -> tuple[Prompt, list[engine.Constraint | None], list[Sampling]]:
         sampling = []
         for i in range(ask.choices):
             seed = ask.sampling.get("seed")
             chosen = {**ask.sampling, "seed": None if seed is None else seed + i}
             sampling.append(Sampling.from_generation_config(self.text.engine.defaults, **chosen))
         prompt = self._prompt(ask)
+        self._check_fits(len(prompt.tokens))
         grammar = self._grammar(ask)
-        forms: list[Form | None] = [None] * ask.choices
+        forms: list[engine.Constraint | None] = [None] * ask.choices
         if grammar is not None or ask.thinking_tokens is not None:
             open_, budget = prompt.thinking_open, ask.thinking_tokens
             forms = [self.grammars.form(grammar, thinking_open=open_, budget=budget) for _ in range(ask.choices)]
+        if ask.min_tokens:
+            others = np.ones(self.text.engine.config.vocab, dtype=np.bool_)
+            others[[i for i in self.stop_ids if i < len(others)]] = False
+            forms = [AtLeast(form, ask.min_tokens, others) for form in forms]
         return prompt, forms, sampling
 
     def _grammar(self, ask: Ask) -> str | None:
@@ -152,18 +162,27 @@ class Service:
         tokens, thinking_open = self.text.engine.check_tokens(tokenizer.encode(text)), thinking_is_open(text)
         if ask.insist and ask.thinking is False and thinking_open:
             raise FlashMoeError("thinking cannot be disabled: this model always thinks before it answers.")
-        if ask.insist and ask.thinking and not thinking_open and "enable_thinking" not in known:
-            raise FlashMoeError("thinking cannot be enabled: this model answers at once.")
+        unable = ask.thinking and not thinking_open and "enable_thinking" not in known
         # What comes after the last message is rendered otherwise once an answer follows.
         before = template.render(messages, tools=tools, add_generation_prompt=False, **variables)
         shared = common_prefix(tokens, np.array(tokenizer.encode(before), dtype=np.int32))
-        return Prompt(tokens, thinking_open, self._frontiers(tokens, shared))
+        return Prompt(tokens, thinking_open, self._frontiers(tokens, shared), ("thinking",) if unable else ())
 
     def _check_length(self, text: str) -> None:
         """Refuse what cannot fit before it is tokenised, which takes a second a megabyte. Normalising a text may make
         it shorter, not by more than this."""
         least = len(text) // (_SHRINKING * self.text.tokenizer.longest_token)
-        self.text.engine.check_context(least)
+        self._check_fits(least, "at least ")
+
+    def _check_fits(self, tokens: int, about: str = "") -> None:
+        """Raise CapacityError, in the words that clients look for, if the prompt leaves no room for an answer."""
+        context, largest = self.text.engine.limits.context, self.text.engine.config.max_context
+        if tokens >= context:
+            raise CapacityError(
+                f"prompt is too long: {about}{tokens} tokens > {context - 1} maximum. This model's maximum context "
+                f"length is {context} tokens here, of which an answer needs one. Shorten the prompt, or start the "
+                f"server with a larger --context (the model allows {largest})."
+            )
 
     def _frontiers(self, tokens: NDArray[np.int32], end: int) -> tuple[int, ...]:
         """Where the next prompt may part from this one: at `end`, and where a recent prompt did."""
@@ -183,7 +202,7 @@ class Answer:
     """Iterate over `events` for (choice, event); leaving the iteration, or `cancel`, ends the computing."""
 
     def __init__(self, service: Service, ask: Ask, prompt: Prompt, clock: Clock) -> None:
-        self._service, self._ask, self.prompt, self._clock = service, ask, prompt, clock
+        self._service, self.ask, self.prompt, self._clock = service, ask, prompt, clock
         self._queue: asyncio.Queue[tuple[int, engine.Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self.tickets: list[Ticket] = []
@@ -216,7 +235,7 @@ class Answer:
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """Events of all choices as they come. Raises what the engine failed with."""
-        ask, tokenizer = self._ask, self._service.text.tokenizer
+        ask, tokenizer = self.ask, self._service.text.tokenizer
         readers = []
         for _ in self.tickets:
             tools = ask.tools if ask.choice != "none" else ()
