@@ -5,32 +5,35 @@ import re
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from flashmoe.server import limits
 from flashmoe.server.errors import ApiError
+from flashmoe.server.sse import ClientGoneError
 
-MAX_BODY = 32 * 2**20
-SECONDS_BETWEEN_PIECES = 30
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _ONLY_NULL = "Expected `null`"
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 T = TypeVar("T")
 
 
-async def read_body(request: Request) -> bytes:
-    """The body; ApiError if it is too large, comes too slowly, or is not called JSON."""
+async def read_body(request: Request, most: int) -> bytes:
+    """The body; ApiError if it has more than `most` bytes, comes too slowly, or is not called JSON; ClientGoneError if
+    it breaks off."""
     # A page of another site can send text to a server on loopback unasked, but not application/json.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "Send JSON, with the header Content-Type: application/json.")
     body = bytearray()
-    pieces = aiter(request.stream())
     try:
-        while piece := await asyncio.wait_for(anext(pieces, None), SECONDS_BETWEEN_PIECES):
-            body += piece
-            if len(body) > MAX_BODY:
-                raise ApiError(413, f"The body is larger than {MAX_BODY} bytes.")
+        async with asyncio.timeout(limits.BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    raise ApiError(413, f"The body is larger than {most} bytes, which is more than the context holds.")
     except TimeoutError:
-        raise ApiError(408, f"Nothing of the body came for {SECONDS_BETWEEN_PIECES} seconds.") from None
+        raise ApiError(408, f"The body was not here after {limits.BODY_SECONDS} seconds.") from None
+    except ClientDisconnect:
+        raise ClientGoneError from None
     return bytes(body)
 
 
