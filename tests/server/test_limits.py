@@ -148,7 +148,7 @@ def test_who_asks_while_it_ends_is_told_to_come_again(ending):
 def test_a_client_that_does_not_read_cannot_keep_the_server_from_ending(ending, monkeypatch, caplog):
     monkeypatch.setattr(ending.http.config, "timeout_graceful_shutdown", 0.3)
     ending.step = lambda: None
-    with send(ending, {**STREAM, "logprobs": True, "top_logprobs": 20}):
+    with send(ending, {**STREAM, "max_tokens": 1000, "logprobs": True, "top_logprobs": 20}):
         until(lambda: ending.service.scheduler.stats.running == 1)
         until(lambda: idle(ending))
         assert ending.http.server_state.tasks

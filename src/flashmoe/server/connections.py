@@ -32,7 +32,7 @@ class Room:
     """Who is connected. most: in all; one address may have three quarters of it."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._most_of_one = most, most * 3 // 4
+        self._most, self._most_of_one = most, max(1, most * 3 // 4)
         self._address: dict[Connection, str] = {}
         self._from = Counter[str]()
         # Those without a request, in the order in which they came to be without; by address too.

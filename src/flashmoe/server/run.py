@@ -65,10 +65,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Not yet running. out_of_time: ends the answers that are on their way GRACE_SECONDS after a signal. connections:
-    how many there may be."""
+    """Not yet running. out_of_time: ends the answers that are on their way GRACE_SECONDS after a signal. ended: called
+    when all connections are closed. connections: how many there may be."""
 
-    def __init__(self, app: ASGIApp, out_of_time: Callable[[], None], connections: int = limits.CONNECTIONS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        out_of_time: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
+        connections: int = limits.CONNECTIONS,
+    ) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -82,7 +88,7 @@ class HttpServer(uvicorn.Server):
             timeout_graceful_shutdown=GRACE_SECONDS + _LAST_SECONDS,
         )
         super().__init__(config)
-        self._out_of_time = out_of_time
+        self._out_of_time, self._ended = out_of_time, ended
         self._room = Room(connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -101,6 +107,7 @@ class HttpServer(uvicorn.Server):
             for connection in list(self.server_state.connections):  # of those who do not read
                 connection.transport.abort()
             await asyncio.sleep(0)  # in which they close
+            self._ended()
 
 
 def serve(
@@ -123,16 +130,22 @@ def serve(
             sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = text.engine.session_cache(sessions, disk)
     scheduler = Scheduler(text.engine, cache)
+
+    def end() -> None:
+        scheduler.close()
+        cache.flush()
+
     try:
         hosts = loopback_names(host) if key is None and is_loopback(host) else None
         written = WrittenTurns(sessions / "turns.jsonl" if sessions else None)
         service = Service(text, scheduler, name, written)
         connections = most_connections()
         app = make_app(service, key, hosts, min(limits.REQUESTS, connections // 2))
-        server = HttpServer(app, scheduler.cancel, connections)
+        # uvicorn raises the signal once more at its end, which is the end of the process: what is to be saved is saved
+        # before, and a thread that is still at work holds up nothing.
+        server = HttpServer(app, scheduler.cancel, end, connections)
         service.live.over = lambda: server.should_exit
         ready()
         server.run([listener])
     finally:
-        scheduler.close()
-        cache.flush()
+        end()
