@@ -23,13 +23,16 @@ async def read_body(request: Request, most: int) -> bytes:
     # A page of another site can send text to a server on loopback unasked, but not application/json.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "Send JSON, with the header Content-Type: application/json.")
+    too_large = ApiError(413, f"The body is larger than {most} bytes, which is more than the context holds.")
+    if (length := request.headers.get("content-length", "")).isdecimal() and int(length[:20]) > most:
+        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(limits.BODY_SECONDS):
             async for piece in request.stream():
                 body += piece
                 if len(body) > most:
-                    raise ApiError(413, f"The body is larger than {most} bytes, which is more than the context holds.")
+                    raise too_large
     except TimeoutError:
         raise ApiError(408, f"The body was not here after {limits.BODY_SECONDS} seconds.") from None
     except ClientDisconnect:

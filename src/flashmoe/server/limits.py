@@ -13,7 +13,8 @@ from flashmoe.server.ask import Ask
 BODY_BYTES, BODY_BYTES_A_TOKEN = 4 * 2**20, 16
 """Of a body, and what each token of the context adds: several times what a token is long in JSON."""
 VALUES = 65_536
-"""JSON values in a body, to which the context adds one a token: a prompt may be a list of ids."""
+"""JSON values in a body, by its commas and brackets, to which the context adds one a token: a prompt may be a list of
+ids."""
 NESTING = 128
 """Of arrays and objects in a body. Python's own recursion ends near 1,000, with several calls to a level."""
 LARGE_BODY = 64 * 1024
@@ -49,8 +50,8 @@ def most_bytes(context: int) -> int:
 
 
 def check_shape(body: bytes, values: int) -> None:
-    """Raise FlashMoeError for JSON that is nested too deeply or has more than so many values, in a time that grows with
-    the bytes; what decoding it would take grows faster, and nothing else runs meanwhile. What is no JSON passes."""
+    """Raise FlashMoeError for JSON that is nested too deeply or has more than so many values. Other threads run
+    meanwhile; while it is decoded, which takes longer the more values there are, none does. What is no JSON passes."""
     depth = found = 0
     for marks, match in enumerate(_MARK.finditer(body)):
         mark = body[match.start()]
@@ -64,7 +65,7 @@ def check_shape(body: bytes, values: int) -> None:
         elif mark == _COMMA:
             found += 1
         if found > values or marks > 4 * values:
-            raise FlashMoeError(f"The body has more than {values} JSON values; no context needs so many.")
+            raise FlashMoeError(f"The body has too many JSON values; at most {values} are taken.")
 
 
 def check(ask: Ask) -> None:
