@@ -47,7 +47,6 @@ class _Routes:
         return await unless_gone(request, work)
 
     def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask]:
-        limits.check_shape(content, limits.VALUES + self._service.text.engine.limits.context)
         body = decode(content, kind)
         if body.model != self._service.name:
             raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")

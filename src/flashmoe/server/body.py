@@ -41,7 +41,9 @@ async def read_body(request: Request, most: int) -> bytes:
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """The object that JSON describes; ApiError 400 that names the field for what is unknown or of the wrong type."""
+    """The object that JSON describes; ApiError 400 that names the field for what is unknown or of the wrong type.
+    FlashMoeError for JSON of a shape that would take long."""
+    limits.check_shape(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:

@@ -12,10 +12,9 @@ from flashmoe.server.ask import Ask
 
 BODY_BYTES, BODY_BYTES_A_TOKEN = 4 * 2**20, 16
 """Of a body, and what each token of the context adds: several times what a token is long in JSON."""
-VALUES = 65_536
-"""JSON values in a body, by its commas and brackets, to which the context adds one a token: a prompt may be a list of
-ids."""
-NESTING = 128
+VALUES = 500_000
+"""JSON values in a body, by its commas and brackets; a prompt may be a list of token ids."""
+NESTING = 100
 """Of arrays and objects in a body. Python's own recursion ends near 1,000, with several calls to a level."""
 LARGE_BODY = 64 * 1024
 """From here on, bodies are decoded in a thread."""
@@ -49,8 +48,8 @@ def most_bytes(context: int) -> int:
     return BODY_BYTES + BODY_BYTES_A_TOKEN * context
 
 
-def check_shape(body: bytes, values: int) -> None:
-    """Raise FlashMoeError for JSON that is nested too deeply or has more than so many values. Other threads run
+def check_shape(body: bytes) -> None:
+    """Raise FlashMoeError for JSON that is nested too deeply or has too many values. Other threads run
     meanwhile; while it is decoded, which takes longer the more values there are, none does. What is no JSON passes."""
     depth = found = 0
     for marks, match in enumerate(_MARK.finditer(body)):
@@ -59,13 +58,13 @@ def check_shape(body: bytes, values: int) -> None:
             depth += 1
             found += 1
             if depth > NESTING:
-                raise FlashMoeError(f"The body is nested too deeply: more than {NESTING} arrays and objects.")
+                raise FlashMoeError(f"The body is nested deeper than {NESTING} levels.")
         elif mark in _CLOSING:
             depth -= 1
         elif mark == _COMMA:
             found += 1
-        if found > values or marks > 4 * values:
-            raise FlashMoeError(f"The body has too many JSON values; at most {values} are taken.")
+        if found > VALUES or marks > 4 * VALUES:
+            raise FlashMoeError(f"The body has too many JSON values; at most {VALUES} are taken.")
 
 
 def check(ask: Ask) -> None:
