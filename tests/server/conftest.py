@@ -23,6 +23,7 @@ from flashmoe.engine.scheduler import Scheduler
 from flashmoe.pack.packer import pack
 from flashmoe.server.app import make_app
 from flashmoe.server.guard import loopback_names
+from flashmoe.server.limits import CONNECTIONS
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
@@ -70,12 +71,13 @@ def running(
     max_waiting: int = 64,
     prefixes: Prefixes | None = None,
     written: WrittenTurns | None = None,
+    connections: int = CONNECTIONS,
 ) -> Iterator[Running]:
     scheduler = Scheduler(text.engine, prefixes, max_waiting)
     service = Service(text, scheduler, "small", written)
     listener = bind("127.0.0.1", 0)
     app = make_app(service, key, loopback_names("127.0.0.1") if key is None else None)
-    server = HttpServer(app, scheduler.cancel)
+    server = HttpServer(app, scheduler.cancel, connections=connections)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -107,11 +109,12 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
         key: str | None = None,
         max_waiting: int = 64,
         written: WrittenTurns | None = None,
+        connections: int = CONNECTIONS,
         **options: Any,
     ) -> Running:
         answer = (lambda _prompt: script) if isinstance(script, str) else script
         text = TextEngine(text_files, ScriptedEngine(text_files, answer, **options), Tokenizer.from_dir(text_files))
-        stack.append(running(text, key, max_waiting, written=written))
+        stack.append(running(text, key, max_waiting, written=written, connections=connections))
         return stack[-1].__enter__()
 
     yield start

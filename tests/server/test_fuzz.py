@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashmoe.server.body import MAX_DEPTH
+from flashmoe.server.limits import NESTING
 from server.conftest import Running
 from server.field_bodies import (
     BODIES,
@@ -145,9 +145,9 @@ WITH_HOLE = {
     "system": (COUNT, {"model": "small", "messages": MESSAGES["messages"], "system": "HOLE"}),
 }  # fmt: skip
 ODD_TEXT = {
-    "levels": deep(MAX_DEPTH - 10),
-    "objects": '{"a":' * (MAX_DEPTH - 10) + "1" + "}" * (MAX_DEPTH - 10),
-    "too many levels": deep(MAX_DEPTH + 1),
+    "levels": deep(NESTING - 10),
+    "objects": '{"a":' * (NESTING - 10) + "1" + "}" * (NESTING - 10),
+    "too many levels": deep(NESTING + 1),
     "many too many": deep(100_000),
     "unended": "[" * 100_000,
     "NaN": "NaN",
@@ -174,7 +174,7 @@ def test_odd_json_anywhere_is_answered_or_refused(
     response = check(roomy, caplog, path, content)
     if odd in ("too many levels", "many too many"):
         assert response.status_code == 400
-        assert f"deeper than {MAX_DEPTH} levels" in response.text
+        assert f"deeper than {NESTING} levels" in response.text
 
 
 @pytest.mark.parametrize("path", [*SMALL, COUNT])
@@ -185,7 +185,7 @@ def test_a_body_that_is_no_request_is_a_400(
     assert check(roomy, caplog, path, content).status_code == 400
 
 
-@pytest.mark.parametrize("levels", [1, MAX_DEPTH, MAX_DEPTH + 1, 5000])
+@pytest.mark.parametrize("levels", [1, NESTING, NESTING + 1, 5000])
 def test_arguments_in_a_string_are_as_deep_as_a_body_may_be(
     roomy: Running, caplog: pytest.LogCaptureFixture, levels: int
 ) -> None:
@@ -194,4 +194,4 @@ def test_arguments_in_a_string_are_as_deep_as_a_body_may_be(
     messages = [*CHAT["messages"], {"role": "assistant", "tool_calls": [made]}]
     messages.append({"role": "tool", "tool_call_id": "a", "content": ""})
     response = check(roomy, caplog, CHATS, json.dumps({**CHAT, "messages": messages}))
-    assert response.status_code == (200 if levels <= MAX_DEPTH else 400)
+    assert response.status_code == (200 if levels <= NESTING else 400)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from flashmoe.errors import FlashMoeError
-from flashmoe.server import guard, run
+from flashmoe.server import run
 from flashmoe.server.run import bind
 from server.test_hostile import CHAT, PATHS, idle, until
 
@@ -68,16 +68,17 @@ def test_what_is_sent_in_pieces_does_not_wait_for_the_client():
 
 
 def test_more_requests_than_may_be_here_are_a_503_that_says_when_to_come_again(slow, monkeypatch):
-    monkeypatch.setattr(guard, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(slow.http.config.app, "_most", 2)
     with ExitStack() as streams:
         for _ in range(2):
             response = streams.enter_context(httpx.stream("POST", f"{slow.url}{PATHS[0]}", json=STREAM))
             assert response.status_code == 200
-        refused = httpx.get(f"{slow.url}/health")
+        assert httpx.get(f"{slow.url}/health").status_code == 200
+        refused = httpx.get(f"{slow.url}/v1/models")
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         assert "2 requests" in refused.json()["error"]["message"]
-    until(lambda: httpx.get(f"{slow.url}/health").status_code == 200)
+    until(lambda: httpx.get(f"{slow.url}/v1/models").status_code == 200)
 
 
 def test_clients_that_do_not_read_or_say_nothing_hold_up_nobody(slow):
@@ -147,7 +148,7 @@ def test_who_asks_while_it_ends_is_told_to_come_again(ending):
 def test_a_client_that_does_not_read_cannot_keep_the_server_from_ending(ending, monkeypatch, caplog):
     monkeypatch.setattr(ending.http.config, "timeout_graceful_shutdown", 0.3)
     ending.step = lambda: None
-    with send(ending, {**STREAM, "logprobs": True, "top_logprobs": 20}):
+    with send(ending, {**STREAM, "max_tokens": 1000, "logprobs": True, "top_logprobs": 20}):
         until(lambda: ending.service.scheduler.stats.running == 1)
         until(lambda: idle(ending))
         assert ending.http.server_state.tasks

@@ -101,7 +101,9 @@ class Tokenizer:
             raise FlashMoeError(
                 "The text is not UTF-8 (it holds half of a surrogate pair); convert or remove that part."
             )
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        # A batch, unlike a single text, lets other threads run meanwhile, for a second or so a megabyte.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return list(encoding.ids)
 
     def decode(self, token_ids: Iterable[int], *, keep_special: bool = True) -> str:
         """Text of a token sequence; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""

@@ -1,9 +1,11 @@
 """The routes: each reads a body, asks the service, and answers in its API's shape."""
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -14,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from flashmoe.errors import FlashMoeError
-from flashmoe.server import chat_completions, completions, messages, responses
+from flashmoe.server import chat_completions, completions, limits, messages, responses
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.chat_types import ChatRequest
@@ -44,13 +46,28 @@ class _Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._said: set[tuple[str, str, str]] = set()
+        self._most_bytes = limits.most_bytes(service.text.engine.limits.context)
+        self._decoder = ThreadPoolExecutor(1, "bodies")
 
-    async def _body(self, request: Request, kind: type[T]) -> T:
-        body = decode(await read_body(request), kind)
+    async def _read(self, request: Request, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask]:
+        """What is asked. All that takes time with the size of the body happens in one thread, one body after another:
+        decoding keeps Python to itself, so that several at once would keep it from the event loop."""
+        content = await read_body(request, self._most_bytes)
+        if len(content) < limits.LARGE_BODY:
+            body, ask = self._understand(content, kind, ask_of)
+        else:
+            work = asyncio.get_running_loop().run_in_executor(self._decoder, self._understand, content, kind, ask_of)
+            body, ask = await unless_gone(request, work)
+        request.state.hints = dropped(body)
+        return body, ask
+
+    def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask]:
+        body = decode(content, kind)
         if body.model != self._service.name:
             raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")
-        request.state.hints = dropped(body)
-        return body
+        ask = ask_of(body)
+        limits.check(ask)
+        return body, ask
 
     async def _answer(self, request: Request, ask: Ask) -> Answer:
         answer = await unless_gone(request, self._service.answer(ask))
@@ -90,8 +107,8 @@ class _Routes:
             _log.warning("%s: %s is %s.", path, name, meaning)
 
     async def chat(self, request: Request) -> Response:
-        body = await self._body(request, ChatRequest)
-        answer = await self._answer(request, chat_completions.ask_of(body))
+        body, ask = await self._read(request, ChatRequest, chat_completions.ask_of)
+        answer = await self._answer(request, ask)
         name, tokenizer = self._service.name, self._service.text.tokenizer
         if not body.stream:
             return await self._whole(request, answer, chat_completions.whole(answer, name, tokenizer))
@@ -100,8 +117,8 @@ class _Routes:
         return EventStream(chunks, chat_completions.stream_error, answer.cancel)
 
     async def completions(self, request: Request) -> Response:
-        body = await self._body(request, CompletionRequest)
-        answer = await self._answer(request, completions.ask_of(body))
+        body, ask = await self._read(request, CompletionRequest, completions.ask_of)
+        answer = await self._answer(request, ask)
         name, tokenizer = self._service.name, self._service.text.tokenizer
         if not body.stream:
             return await self._whole(request, answer, completions.whole(answer, name, tokenizer))
@@ -111,23 +128,22 @@ class _Routes:
         )
 
     async def responses(self, request: Request) -> Response:
-        body = await self._body(request, ResponsesRequest)
-        answer = await self._answer(request, responses.ask_of(body))
+        body, ask = await self._read(request, ResponsesRequest, responses.ask_of)
+        answer = await self._answer(request, ask)
         if not body.stream:
             return await self._whole(request, answer, responses.whole(body, answer, self._service.name))
         return EventStream(responses.stream(body, answer, self._service.name), responses.stream_error, answer.cancel)
 
     async def messages(self, request: Request) -> Response:
-        body = await self._body(request, MessagesRequest)
-        answer = await self._answer(request, messages.ask_of(body))
+        body, ask = await self._read(request, MessagesRequest, messages.ask_of)
+        answer = await self._answer(request, ask)
         if not body.stream:
             return await self._whole(request, answer, messages.whole(answer, self._service.name))
         return EventStream(messages.stream(answer, self._service.name), messages.stream_error, answer.cancel)
 
     async def count_tokens(self, request: Request) -> Response:
-        body = await self._body(request, CountRequest)
-        ask = messages.ask_of(body)
-        return _json({"input_tokens": await self._service.count_tokens(ask)})
+        _, ask = await self._read(request, CountRequest, messages.ask_of)
+        return _json({"input_tokens": await unless_gone(request, self._service.count_tokens(ask))})
 
     async def models(self, request: Request) -> Response:
         name, model = self._service.name, self._model(request)
@@ -219,8 +235,11 @@ def _pattern(operation: Operation) -> str:
     return operation.path.replace("{name}", "{name:path}")
 
 
-def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
-    """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any."""
+def make_app(
+    service: Service, key: str | None = None, hosts: frozenset[str] | None = None, most: int = limits.REQUESTS
+) -> ASGIApp:
+    """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any.
+    most: requests at once."""
     routes = _Routes(service)
     table = [
         Route(_pattern(operation), routes.telling(handler), methods=[operation.method])
@@ -228,6 +247,7 @@ def make_app(service: Service, key: str | None = None, hosts: frozenset[str] | N
     ]
     table += page_routes()
     paths = frozenset(route.path for route in table)
-    handlers = {HTTPException: _refused, ClientGoneError: _gone, ApiError: _failed, FlashMoeError: _failed}
-    app = Starlette(routes=table, exception_handlers={**handlers, Exception: _failed})
-    return Guard(app, key, hosts, service.metrics, paths)
+    handlers = {HTTPException: _refused, ClientGoneError: _gone}
+    told = dict.fromkeys((ApiError, FlashMoeError, RecursionError, Exception), _failed)
+    app = Starlette(routes=table, exception_handlers={**handlers, **told})
+    return Guard(app, key, hosts, service.metrics, paths, most)

@@ -5,41 +5,45 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from flashmoe.errors import FlashMoeError
+from flashmoe.server import limits
 from flashmoe.server.errors import ApiError
 from flashmoe.server.fields import Body
+from flashmoe.server.sse import ClientGoneError
 
-MAX_BODY = 32 * 2**20
-MAX_DEPTH = 100
-"""Of lists and objects in one another: what templates and grammars take without running out of stack."""
-SECONDS_BETWEEN_PIECES = 30
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
-_CONTAINERS = (dict, list)
-_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 T = TypeVar("T", bound=Body)
 
 
-async def read_body(request: Request) -> bytes:
-    """The body; ApiError if it is too large, comes too slowly, or is not called JSON."""
+async def read_body(request: Request, most: int) -> bytes:
+    """The body; ApiError if it has more than `most` bytes, comes too slowly, or is not called JSON; ClientGoneError if
+    it breaks off."""
     # A page of another site can send text to a server on loopback unasked, but not application/json.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "Send JSON, with the header Content-Type: application/json.")
+    too_large = ApiError(413, f"The body is larger than {most} bytes, which is more than the context holds.")
+    if (length := request.headers.get("content-length", "")).isdecimal() and int(length[:20]) > most:
+        raise too_large
     body = bytearray()
-    pieces = aiter(request.stream())
     try:
-        while piece := await asyncio.wait_for(anext(pieces, None), SECONDS_BETWEEN_PIECES):
-            body += piece
-            if len(body) > MAX_BODY:
-                raise ApiError(413, f"The body is larger than {MAX_BODY} bytes.")
+        async with asyncio.timeout(limits.BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    raise too_large
     except TimeoutError:
-        raise ApiError(408, f"Nothing of the body came for {SECONDS_BETWEEN_PIECES} seconds.") from None
+        raise ApiError(408, f"The body was not here after {limits.BODY_SECONDS} seconds.") from None
+    except ClientDisconnect:
+        raise ClientGoneError from None
     return bytes(body)
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """The object that JSON describes; ApiError 400 that names the field for what is unknown or of the wrong type."""
+    """The object that JSON describes; ApiError 400 that names the field for what is unknown or of the wrong type, and
+    for JSON of a shape that would take long."""
     raw = _parse(body)
     if isinstance(raw, dict):
         kind.prepare(raw)
@@ -59,26 +63,13 @@ def parse_text(text: str, where: str) -> Any:
 
 def _parse(text: bytes) -> Any:
     try:
-        value = msgspec.json.decode(text)
-    except RecursionError:
-        raise ApiError(400, _TOO_DEEP) from None
+        limits.check_shape(text)
+        return msgspec.json.decode(text)
+    except FlashMoeError as error:
+        raise ApiError(400, str(error)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         what = str(error).partition(" - at ")[0]
         raise ApiError(400, f"The body is not valid JSON: {what}.") from None
-    if is_deeper(value, MAX_DEPTH):
-        raise ApiError(400, _TOO_DEEP)
-    return value
-
-
-def is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects lie in one another deeper than so many levels."""
-    level = [value] if type(value) in _CONTAINERS else []
-    for _ in range(levels):
-        children = (inner for v in level for inner in (v.values() if type(v) is dict else v))
-        level = [inner for inner in children if type(inner) in _CONTAINERS]
-        if not level:
-            return False
-    return True
 
 
 def _invalid(message: str) -> ApiError:

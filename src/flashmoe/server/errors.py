@@ -53,6 +53,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), code="context_length_exceeded")
     if isinstance(error, FlashMoeError):
         return ApiError(400, str(error))
+    if isinstance(error, RecursionError):  # bodies may not be so deep, but JSON in a string of theirs may
+        return ApiError(400, "Something in the request is nested too deeply.")
     if isinstance(error, UnansweredError) and isinstance(error.__cause__, FlashMoeError):
         return ApiError(500, str(error.__cause__))
     return ApiError(500, "The server has a defect; its log says more.")

@@ -15,8 +15,6 @@ from flashmoe.server.metrics import Metrics
 from flashmoe.server.page import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/health"}) | PAGE_PATHS
-MOST_AT_ONCE = 512
-"""Requests, those that wait in the queue and those that watch among them."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -33,7 +31,7 @@ def respond(error: ApiError, scope: Scope) -> JSONResponse:
 
 class Guard:
     """Wraps the application. key: None for no key; hosts: names allowed in the Host header, None for any.
-    paths: those that are counted by name.
+    paths: those that are counted by name. most: requests at once; a sign of life is given beyond that.
 
     A server on loopback without a key refuses other names, so that a web page cannot reach it under a name that it made
     point to loopback.
@@ -46,9 +44,10 @@ class Guard:
         hosts: frozenset[str] | None,
         metrics: Metrics,
         paths: frozenset[str],
+        most: int,
     ) -> None:
         self._app, self._key, self._hosts, self._metrics, self._paths = app, key, hosts, metrics, paths
-        self._open = 0
+        self._most, self._open = most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,8 +80,8 @@ class Guard:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._hosts is not None and name not in self._hosts:
             raise ApiError(403, f"This server is not called {host[:200]!r}.")
-        if self._open > MOST_AT_ONCE:
-            raise busy(f"{MOST_AT_ONCE} requests are here already; try again later.")
+        if self._open > self._most and path != "/health":
+            raise busy(f"{self._most} requests are here already; try again later.")
         if self._key is None or path in OPEN_PATHS:
             return
         scheme, _, bearer = headers.get("authorization", "").partition(" ")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_MODULES = ("api", "chat", "dom", "grid", "kept", "live", "log", "markdown", "page", "turn")
+_MODULES = ("api", "chat", "dom", "grid", "inline", "kept", "live", "log", "markdown", "page", "turn")
 _FILES = ("index.html", "page.css", "icon.svg", *(f"{name}.js" for name in _MODULES))
 _PATHS = {"/" if name == "index.html" else f"/page/{name}": name for name in _FILES}
 PAGE_PATHS = frozenset(_PATHS)

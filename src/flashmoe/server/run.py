@@ -14,7 +14,9 @@ from flashmoe.chat.replay import WrittenTurns
 from flashmoe.engine.engine import SNAPSHOT_DISK
 from flashmoe.engine.scheduler import Scheduler
 from flashmoe.errors import FlashMoeError
+from flashmoe.server import limits
 from flashmoe.server.app import make_app
+from flashmoe.server.connections import Acceptor, Connection, Room, most_connections
 from flashmoe.server.guard import loopback_names
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
@@ -24,7 +26,6 @@ GRACE_SECONDS = 10
 _LAST_SECONDS = 5
 """For those ends to reach clients; who does not read is cut off then."""
 _BACKLOG = 512
-_IDLE_SECONDS = 75
 
 
 def check_exposure(host: str, key: str | None, insecure: bool) -> None:
@@ -64,21 +65,38 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Not yet running. out_of_time: ends the answers that are on their way GRACE_SECONDS after a signal."""
+    """Not yet running. out_of_time: ends the answers that are on their way GRACE_SECONDS after a signal. ended: called
+    when all connections are closed. connections: how many there may be."""
 
-    def __init__(self, app: ASGIApp, out_of_time: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        out_of_time: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
+        connections: int = limits.CONNECTIONS,
+    ) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
-            log_level="warning",
+            http=Connection,
+            ws="none",
+            loop="asyncio",
+            log_level="error",  # what it warns of is clients' doing, and told to them
             access_log=False,
             server_header=False,
-            # Longer than clients keep idle connections, so that none is closed under a request on its way.
-            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_keep_alive=limits.IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS + _LAST_SECONDS,
         )
         super().__init__(config)
-        self._out_of_time = out_of_time
+        self._out_of_time, self._ended = out_of_time, ended
+        self._room = Room(connections)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        def make() -> Connection:
+            return Connection(self.config, self.server_state, self._room)
+
+        self.servers = [Acceptor(listener, self._room, make) for listener in sockets or ()]  # type: ignore[misc]
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         late = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._out_of_time)
@@ -89,6 +107,7 @@ class HttpServer(uvicorn.Server):
             for connection in list(self.server_state.connections):  # of those who do not read
                 connection.transport.abort()
             await asyncio.sleep(0)  # in which they close
+            self._ended()
 
 
 def serve(
@@ -111,14 +130,22 @@ def serve(
             sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = text.engine.session_cache(sessions, disk)
     scheduler = Scheduler(text.engine, cache)
+
+    def end() -> None:
+        scheduler.close()
+        cache.flush()
+
     try:
         hosts = loopback_names(host) if key is None and is_loopback(host) else None
         written = WrittenTurns(sessions / "turns.jsonl" if sessions else None)
         service = Service(text, scheduler, name, written)
-        server = HttpServer(make_app(service, key, hosts), scheduler.cancel)
+        connections = most_connections()
+        app = make_app(service, key, hosts, min(limits.REQUESTS, connections // 2))
+        # uvicorn raises the signal once more at its end, which is the end of the process: what is to be saved is saved
+        # before, and a thread that is still at work holds up nothing.
+        server = HttpServer(app, scheduler.cancel, end, connections)
         service.live.over = lambda: server.should_exit
         ready()
         server.run([listener])
     finally:
-        scheduler.close()
-        cache.flush()
+        end()

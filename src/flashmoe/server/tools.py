@@ -11,7 +11,7 @@ from typing import Any
 
 from flashmoe.chat.tool_calls import ToolCall
 from flashmoe.server.ask import Origin
-from flashmoe.server.body import MAX_DEPTH, is_deeper, parse_text
+from flashmoe.server.body import parse_text
 from flashmoe.server.errors import ApiError
 
 Json = dict[str, Any]
@@ -107,8 +107,6 @@ def past_call(call_id: str, origin: Origin, arguments: str | Json, where: str) -
         values = arguments
     if not isinstance(values, dict):
         raise ApiError(400, f"{where} must be a JSON object.", where)
-    if is_deeper(values, MAX_DEPTH):
-        raise ApiError(400, f"{where} is nested deeper than {MAX_DEPTH} levels.", where)
     return {"id": call_id, "type": "function", "function": {"name": _shown_name(origin), "arguments": values}}
 
 

@@ -1,61 +1,112 @@
-// Markdown as elements. What a model writes is not trusted: only the elements named here are made, of text nodes, and
-// links lead to the web alone. What is no Markdown that is known here stays the text it is.
+// Markdown as elements. What a model writes is not trusted: only the elements named here and in inline.js are made, of
+// text nodes. What is no Markdown that is known here stays the text it is.
+//
+// The time is linear in the text, however small the pieces are in which it comes: code is drawn piece by piece, of all
+// else the last block anew with each piece, and a block ends where it grows too long.
 
 import { copyButton, element } from "/page/dom.js";
+import { inline } from "/page/inline.js";
 
 const DEEPEST = 6;
-const FENCE = /^ *(`{3,}(?!.*`)|~{3,})\s*(\S*)/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
+const LONGEST_BLOCK = 8192;
+const LONGEST_MARGIN = 100;
+const LONGEST_END = 200; // of a line that ends a fence
+const FENCE = /^ *(`{3,}|~{3,})\s*(\S*)/;
+const MAY_END_FENCE = /^ *[`~]*\s*$/;
+const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/s;
 const RULE = /^ {0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|)$/;
+const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|)$/s;
 const QUOTE = /^ {0,3}> ?/;
-const TABLE_RULE = /^ *\|?(?: *:?-+:? *\|)+(?: *:?-+:? *)?$/;
-const LINK = /^([^\]\n]{0,500})\]\(\s{0,9}<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)?)>?(?:\s+["'][^\n]{0,200}?["'])?\s{0,9}\)/;
-const MARK = /\\([!-/:-@[-`{-~])|`+|\*\*|__|~~|[*_]|!?\[|https?:\/\/[^\s<>()[\]"'`*]+/g;
-const EMPHASIS = { "**": "strong", __: "strong", "~~": "del", "*": "em", _: "em" };
+const TABLE_RULE = /^(?: *\|)?(?: *:?-+:? *\|)+(?: *:?-+:? *)?$/;
 
-/** Text that comes in pieces, drawn block by block: only the block that is not whole yet is drawn anew. */
+/** Text that comes in pieces, drawn block by block. */
 export class Markdown {
   constructor(root) {
     this.root = root;
-    this.text = "";
-    this.drawn = 0; // characters in blocks that are whole
-    this.tail = [];
+    this.rest = ""; // of the text: the block that is not whole yet
+    this.read = 0; // characters of it in lines that are whole
+    this.fence = ""; // that is open after those, in an item of a list
+    this.tail = []; // its elements
+    this.code = null; // that is not whole yet, in place of all these
   }
 
   append(text) {
-    this.text += text;
+    this.rest += text;
     this.tail.forEach((block) => block.remove());
-    for (const size of wholeBlocks(this.text.slice(this.drawn))) {
-      this.root.append(...blocks(this.text.slice(this.drawn, this.drawn + size)));
-      this.drawn += size;
-    }
-    this.tail = blocks(this.text.slice(this.drawn));
+    while (this.code ? this.drawCode() : this.drawBlock());
+    this.tail = this.code ? [] : blocks(this.rest);
     this.root.append(...this.tail);
+  }
+
+  /** Draw the next block if it is whole, or begin code; false if there is neither. A block ends with a blank line outside
+   * a fence, before and after code that stands in no list, and where it is too long. */
+  drawBlock() {
+    for (;;) {
+      const end = this.rest.indexOf("\n", this.read);
+      if ((end < 0 ? this.rest.length : end) > LONGEST_BLOCK) return this.draw(this.read || partOf(this.rest));
+      if (end < 0) return false;
+      const line = this.rest.slice(this.read, end);
+      const { mark, margin, language } = (!this.fence && fenceAt(line)) || {};
+      if (mark && margin < (this.read ? 2 : LONGEST_MARGIN)) {
+        if (this.read) return this.draw(this.read);
+        const { figure, body } = codeFigure(language);
+        if (margin > 1) figure.classList.add("inner");
+        this.root.append(figure);
+        this.code = { mark, margin, body, first: true, inLine: false };
+        this.rest = this.rest.slice(end + 1);
+        return true;
+      }
+      this.fence = fenceAfter(line.replace(/^ *(?:[-*+]|\d{1,9}[.)]) +/, ""), this.fence);
+      this.read = end + 1;
+      if (!this.fence && !line.trim()) return this.draw(this.read);
+    }
+  }
+
+  draw(size) {
+    this.root.append(...blocks(this.rest.slice(0, size)));
+    this.rest = this.rest.slice(size);
+    this.read = 0;
+    this.fence = "";
+    return true;
+  }
+
+  /** Draw a line of the code, or what there is of it; false if the text is at its end. */
+  drawCode() {
+    const { code, rest } = this;
+    const end = rest.indexOf("\n");
+    const line = end < 0 ? rest : rest.slice(0, end);
+    if (!code.inLine) {
+      if (end < 0 && line.length <= LONGEST_END && MAY_END_FENCE.test(line)) return false;
+      if (!fenceAfter(line, code.mark)) this.code = null;
+      else code.body.append((code.first ? "" : "\n") + withoutMargin(line, code.margin));
+      code.first = false;
+    } else code.body.append(line);
+    code.inLine = end < 0;
+    this.rest = end < 0 ? "" : rest.slice(end + 1);
+    return end >= 0;
   }
 }
 
-/** The sizes of the blocks that are whole: each ends with a blank line outside a code fence. */
-function wholeBlocks(text) {
-  const sizes = [];
-  let size = 0;
-  let fence = "";
-  for (const line of text.split(/(?<=\n)/)) {
-    size += line.length;
-    fence = fenceAfter(line.replace(/^ *(?:[-*+]|\d{1,9}[.)]) +/, ""), fence);
-    if (fence || line.trim() || !line.endsWith("\n")) continue;
-    sizes.push(size);
-    size = 0;
-  }
-  return sizes;
+/** How much of a line that is too long is drawn as a block: whole words and whole characters. */
+function partOf(line) {
+  const size = line.lastIndexOf(" ", LONGEST_BLOCK) + 1 || LONGEST_BLOCK;
+  return /[\uD800-\uDBFF]/.test(line[size - 1]) ? size - 1 : size;
+}
+
+/** The fence that a line begins with, how far from the margin, and what is said after it. */
+function fenceAt(line) {
+  const [found, mark, language] = FENCE.exec(line) ?? [];
+  if (!found || (mark[0] === "`" && line.includes("`", found.indexOf(mark) + mark.length))) return null;
+  return { mark, language, margin: found.indexOf(mark) };
 }
 
 /** The fence that is open after a line, if `fence` was open before it. */
 function fenceAfter(line, fence) {
-  const [, mark, information] = FENCE.exec(line) ?? [];
+  if (fence && line.length > LONGEST_END) return fence;
+  const { mark, language } = fenceAt(line) ?? {};
   if (!mark) return fence;
   if (!fence) return mark;
-  return mark.startsWith(fence) && !information ? "" : fence;
+  return mark.startsWith(fence) && !language ? "" : fence;
 }
 
 function blocks(text, depth = 0) {
@@ -77,7 +128,7 @@ function blocks(text, depth = 0) {
 /** The block that begins at line i, and the line after it. */
 function blockAt(lines, i, depth) {
   const line = lines[i];
-  if (FENCE.test(line)) return code(lines, i);
+  if (fenceAt(line)) return code(lines, i);
   const [, hashes, title] = HEADING.exec(line) ?? [];
   if (hashes) return [element(`h${Math.min(6, hashes.length + 2)}`, "", ...inline(title.trim().replace(/ #+$/, ""))), i + 1];
   if (RULE.test(line)) return [element("hr"), i + 1];
@@ -93,20 +144,25 @@ function blockAt(lines, i, depth) {
 function interrupts(lines, i, depth) {
   const line = lines[i];
   const nests = depth < DEEPEST && (QUOTE.test(line) || ITEM.test(line));
-  return nests || FENCE.test(line) || HEADING.test(line) || RULE.test(line) || isTable(lines, i);
+  return nests || fenceAt(line) || HEADING.test(line) || RULE.test(line) || isTable(lines, i);
 }
 
 function code(lines, i) {
-  const [opening, fence, language] = FENCE.exec(lines[i]);
-  const margin = opening.search(/\S/);
+  const { mark, margin, language } = fenceAt(lines[i]);
   const inside = [];
-  let open = fence;
+  let open = mark;
   for (i++; i < lines.length && (open = fenceAfter(lines[i], open)); i++) inside.push(withoutMargin(lines[i], margin));
-  const text = inside.join("\n");
-  const head = element("figcaption", "", element("span", "", language), copyButton(() => text, "the code"));
-  const body = element("pre", "", element("code", "", text));
-  body.tabIndex = 0; // so that the keyboard can scroll it
-  return [element("figure", "code", head, body), i + 1];
+  const { figure, body } = codeFigure(language);
+  body.append(inside.join("\n"));
+  return [figure, i + 1];
+}
+
+function codeFigure(language) {
+  const body = element("code");
+  const button = copyButton(() => body.textContent, "the code");
+  const scrolled = element("pre", "", body);
+  scrolled.tabIndex = 0; // so that the keyboard can scroll it
+  return { figure: element("figure", "code", element("figcaption", "", element("span", "", language), button), scrolled), body };
 }
 
 function withoutMargin(line, margin) {
@@ -158,87 +214,4 @@ function table(lines, i) {
   const scrolled = element("div", "table", element("table", "", head, body));
   scrolled.tabIndex = 0;
   return [scrolled, i];
-}
-
-/** Text, links, code and emphasis. */
-function inline(text, depth = 0) {
-  const made = [];
-  const unclosed = new Set(); // marks that nothing closes any more
-  let plain = 0; // where the text begins that is no element yet
-  let i = 0;
-  const flush = (end) => plain < end && made.push(text.slice(plain, end));
-  for (;;) {
-    MARK.lastIndex = i;
-    const found = MARK.exec(text);
-    if (!found) break;
-    const [mark, escaped] = found;
-    const begin = found.index;
-    i = begin + mark.length;
-    if (escaped) {
-      flush(begin);
-      plain = begin + 1;
-      continue;
-    }
-    if (unclosed.has(mark)) continue;
-    const [node, end] = special(text, i, mark, depth) ?? [];
-    if (node) {
-      flush(begin);
-      made.push(node);
-      plain = i = end;
-    } else if (mark in EMPHASIS && opens(text, i, mark)) unclosed.add(mark);
-  }
-  flush(text.length);
-  return made;
-}
-
-/** The element that a mark before place i begins, and where it ends; null if it is text. */
-function special(text, i, mark, depth) {
-  if (mark[0] === "`") return span(text, i, mark);
-  if (depth >= DEEPEST) return null;
-  if (mark in EMPHASIS) return emphasis(text, i, mark, depth);
-  if (mark.startsWith("http")) {
-    const address = mark.replace(/[.,;:!?]+$/, "");
-    return link(address, [address], i - mark.length + address.length);
-  }
-  const [whole, label, address] = LINK.exec(text.slice(i, i + 3000)) ?? [];
-  return whole ? link(address, label ? inline(label, DEEPEST) : [address], i + whole.length) : null;
-}
-
-function span(text, i, mark) {
-  const close = text.indexOf(mark, i);
-  if (close < 0 || text[close + mark.length] === "`") return null;
-  return [element("code", "", text.slice(i, close).replace(/^ (.*) $/s, "$1")), close + mark.length];
-}
-
-function opens(text, i, mark) {
-  return /\S/.test(text[i] ?? " ") && !(mark[0] === "_" && isWord(text[i - mark.length - 1]));
-}
-
-function emphasis(text, i, mark, depth) {
-  if (!opens(text, i, mark)) return null;
-  const size = mark.length;
-  for (let close = text.indexOf(mark, i + 1); close >= 0; close = text.indexOf(mark, close + size)) {
-    const longer = text[close + size] === mark[0];
-    if (longer && size === 1) close++; // two of them close something else
-    else {
-      if (longer) close++; // of three, the first one closes what is inside
-      const closes = /\S/.test(text[close - 1]) && !(mark[0] === "_" && isWord(text[close + size]));
-      if (closes) return [element(EMPHASIS[mark], "", ...inline(text.slice(i, close), depth + 1)), close + size];
-    }
-  }
-  return null;
-}
-
-function isWord(character) {
-  return /[\p{L}\p{N}]/u.test(character ?? " ");
-}
-
-/** A link, if the address is one of the web. It says where it leads. */
-function link(address, label, end) {
-  if (!/^(https?:\/\/|mailto:)/i.test(address) || !URL.canParse(address)) return null;
-  const made = element("a", "", ...label);
-  made.href = made.title = address;
-  made.target = "_blank";
-  made.rel = "noopener noreferrer";
-  return [made, end];
 }
