@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flashmoe.chat.conversation import results_by_call
 from flashmoe.chat.tool_calls import ToolCall
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import write_atomically
@@ -76,19 +77,35 @@ class WrittenTurns:
             self._path = None
 
     def restore(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Messages for the template, with the model's own words in place of the calls that are known."""
-        return [self._restored(message) for message in messages]
+        """Messages for the template, with the model's own words in place of the calls that are known. The results of
+        these calls are in their order and have no ids any more, since the template sees no calls.
 
-    def _restored(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        Raises FlashMoeError as conversation.results_by_call does.
+        """
+        restored: list[Mapping[str, Any]] = []
+        known = False
+        for message in results_by_call(messages):
+            if message.get("role") == "tool":
+                without_id = {key: value for key, value in message.items() if key != "tool_call_id"}
+                restored.append(without_id if known else message)
+                continue
+            turn = self._turn_of(message)
+            known = turn is not None
+            restored.append(message if turn is None else _as_written(message, turn))
+        return restored
+
+    def _turn_of(self, message: Mapping[str, Any]) -> WrittenTurn | None:
         calls = message.get("tool_calls")
         if not calls:
-            return message
+            return None
         with self._lock:
-            turn = self._turns.get(calls[0]["id"])
-        if turn is None or not _says(message, turn):
-            return message
-        rest = {key: value for key, value in message.items() if key != "tool_calls"}
-        return {"reasoning_content": turn.thinking, **rest, "content": turn.text}
+            turn = self._turns.get(calls[0].get("id"))
+        return turn if turn is not None and _says(message, turn) else None
+
+
+def _as_written(message: Mapping[str, Any], turn: WrittenTurn) -> Mapping[str, Any]:
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {"reasoning_content": turn.thinking, **rest, "content": turn.text}
 
 
 def _says(message: Mapping[str, Any], turn: WrittenTurn) -> bool:
