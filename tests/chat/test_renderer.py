@@ -103,6 +103,8 @@ def test_the_process_has_a_limit_of_memory_and_ends_with_its_input(renderer: Ren
 
 PROGRAM = """
 import sys, threading
+from flashmoe.chat import renderer
+renderer.SECONDS = {seconds}
 from flashmoe.chat.template import ChatTemplate
 template = ChatTemplate({source!r})
 thread = threading.Thread(target=lambda: template.render([{{"role": "user", "content": "x"}}]), daemon=True)
@@ -111,8 +113,8 @@ thread.start()
 """
 
 
-def program(then: str, source: str = "x") -> subprocess.Popen[bytes]:
-    text = textwrap.dedent(PROGRAM).format(source=source, then=then)
+def program(then: str, source: str = "x", seconds: float = 10**6) -> subprocess.Popen[bytes]:
+    text = textwrap.dedent(PROGRAM).format(source=source, then=then, seconds=seconds)
     return subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -125,7 +127,7 @@ def test_a_killed_program_leaves_no_process_behind() -> None:
 
 
 def test_a_program_that_ends_in_the_middle_of_a_rendering_leaves_none_behind() -> None:
-    then = "from flashmoe.chat import renderer\nprint(renderer.RENDERER._process.pid, flush=True)\nsys.stdin.read()"
+    then = "print(renderer.RENDERER._process.pid, flush=True)\nsys.stdin.read()"
     with program(then, ENDLESS) as parent:
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.stdin.close()
@@ -175,12 +177,18 @@ def test_ctrl_c_is_not_for_the_process(renderer: Renderer) -> None:
 
 
 def test_a_program_that_ignores_signals_does_not_take_the_bound_away() -> None:
-    then = "print(end='')"
-    ignoring = "import signal; signal.signal(signal.SIGPROF, signal.SIG_IGN)\n"
-    limited = "from flashmoe.chat import renderer; renderer.SECONDS = 0.5\n"
-    text = ignoring + limited + textwrap.dedent(PROGRAM).format(source=ENDLESS, then=f"thread.join(); {then}")
-    with subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE) as parent:
-        assert b"does not end within 0.5 seconds of processor time" in parent.stderr.read()
+    then = f"""
+import signal
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGPROF}})
+renderer.RENDERER.close()
+try:
+    ChatTemplate({ENDLESS!r}).render([{{"role": "user", "content": "x"}}])
+except Exception as error:
+    print(error)
+"""
+    with program(then, seconds=0.5) as parent:
+        assert b"does not end within 0.5 seconds of processor time" in parent.stdout.read()
 
 
 def test_where_no_process_can_be_started_that_is_said(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:

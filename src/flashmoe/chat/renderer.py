@@ -97,7 +97,9 @@ class Renderer:
         return {"failure": "unsafe", "message": _why(process.returncode)}
 
     def close(self) -> None:
-        """End the process; a later request starts a new one."""
+        """End the process, and with it a request that is worked on; a later one starts a new process."""
+        if process := self._process:
+            process.kill()
         with self._lock:
             self._end()
 

@@ -7,8 +7,9 @@ Knows messages, not tokens.
 
 import json
 import logging
+import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -52,8 +53,8 @@ class WrittenTurns:
             self._hold(turn)
 
     def remember(self, turn: WrittenTurn) -> None:
-        if not turn.ids or not all(f"<function={call.name}>" in turn.text for call in turn.calls):
-            return  # a call inside the thinking block has no place in the text
+        if not turn.ids or not _holds_calls(turn):
+            return
         with self._lock:
             self._hold(turn)
             if self._path:
@@ -101,6 +102,15 @@ class WrittenTurns:
         with self._lock:
             turn = self._turns.get(calls[0].get("id"))
         return turn if turn is not None and _says(message, turn) else None
+
+
+def _holds_calls(turn: WrittenTurn) -> bool:
+    """Whether the text has a place for each call; one that stood inside the thinking has none."""
+    for name, times in Counter(call.name for call in turn.calls).items():
+        written = re.findall(rf'<function={re.escape(name)}>|"name"\s*:\s*{re.escape(json.dumps(name))}', turn.text)
+        if len(written) < times:
+            return False
+    return True
 
 
 def _as_written(message: Mapping[str, Any], turn: WrittenTurn) -> Mapping[str, Any]:

@@ -143,11 +143,11 @@ class Tokenizer:
     def count_up_to(self, text: str, most: int) -> int:
         """How many tokens a text surely has, not counted any further once they are more than `most`: so a text that is
         far too long costs no more than one that fits. 0 for a short text."""
+        length = _PIECE * max(most, _AT_A_CUT * 16)
         counted, place = 0, 0
-        while len(text) > _PIECE * most and place < len(text) and counted <= most:
-            piece = text[place : place + _PIECE * most]
-            counted += max(0, len(self.encode(piece)) - _AT_A_CUT)
-            place += len(piece)
+        while len(text) > length and place < len(text) and counted <= most:
+            counted += max(0, len(self.encode(text[place : place + length])) - _AT_A_CUT)
+            place += length
         return counted
 
     def decode(self, token_ids: Iterable[int], *, keep_special: bool = True) -> str:

@@ -96,8 +96,10 @@ class Service:
         return answer
 
     async def _rendered(self, ask: Ask) -> tuple[Rendered, ...]:
-        """The conversation through the template, with and without the opening of an answer. Where the caller is
-        cancelled, a template that works is ended and one that waits never begins."""
+        """A conversation through the template, with and without the opening of an answer; nothing for a raw prompt.
+        Where the caller is cancelled, a template that works is ended and one that waits never begins."""
+        if ask.prompt is not None:
+            return ()
         cancel = Cancel()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._templates, self._render, ask, cancel)
@@ -143,8 +145,6 @@ class Service:
             raise FlashMoeError("This model has no chat template: it can only go on from plain text.") from None
 
     def _render(self, ask: Ask, cancel: Cancel) -> tuple[Rendered, ...]:
-        if ask.prompt is not None:
-            return ()
         variables = dict(ask.template_variables)
         known = self._template.variables
         if unknown := sorted(variables.keys() - known):
