@@ -7,6 +7,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -46,19 +47,18 @@ def test_a_process_that_was_killed_is_replaced(renderer: Renderer) -> None:
     render(renderer, "x")
     renderer._process.kill()
     renderer._process.wait()
-    assert "its process ended" in render(renderer, "x")["message"]
     assert render(renderer, "x") == {"text": "x"}
 
 
-def begun(renderer: Renderer, cancel: Cancel | None = None) -> tuple[threading.Thread, list[Exception], psutil.Process]:
-    """An endless rendering in a thread, and what it raises; at work already."""
-    raised: list[Exception] = []
+def begun(renderer: Renderer, cancel: Cancel | None = None) -> tuple[threading.Thread, list[Any], psutil.Process]:
+    """An endless rendering in a thread, what it gives or raises, and the process; at work already."""
+    outcome: list[Any] = []
 
     def work() -> None:
         try:
-            render(renderer, ENDLESS, cancel)
+            outcome.append(render(renderer, ENDLESS, cancel))
         except FlashMoeError as error:
-            raised.append(error)
+            outcome.append(error)
 
     render(renderer, "x")
     worker = psutil.Process(renderer._process.pid)
@@ -67,28 +67,33 @@ def begun(renderer: Renderer, cancel: Cancel | None = None) -> tuple[threading.T
     thread.start()
     while worker.cpu_times().user <= before + 0.1:  # however long that takes
         threading.Event().wait(0.01)
-    return thread, raised, worker
+    return thread, outcome, worker
 
 
 def test_a_rendering_hears_cancel_though_its_interpreter_does_not(renderer: Renderer) -> None:
     cancel = Cancel()
-    thread, raised, worker = begun(renderer, cancel)
+    thread, outcome, worker = begun(renderer, cancel)
     cancel.set()
     thread.join()
-    assert [type(error) for error in raised] == [AbandonedError]
+    assert [type(error) for error in outcome] == [AbandonedError]
     assert not worker.is_running()
     assert render(renderer, "x") == {"text": "x"}
 
 
-def test_what_is_cancelled_before_it_began_leaves_the_process_alone(renderer: Renderer) -> None:
+def test_what_was_cancelled_before_it_began_is_not_done(renderer: Renderer) -> None:
     cancel = Cancel()
     cancel.set()
-    render(renderer, "x")
-    process = renderer._process
     with pytest.raises(AbandonedError):
         render(renderer, "x", cancel)
     assert render(renderer, "x") == {"text": "x"}
-    assert process.poll() is not None or renderer._process is process
+
+
+def test_a_process_that_dies_at_work_is_said(renderer: Renderer) -> None:
+    thread, outcome, worker = begun(renderer)
+    worker.kill()
+    thread.join()
+    assert outcome == [{"failure": "unsafe", "message": "its process ended with status -9"}]
+    assert render(renderer, "x") == {"text": "x"}
 
 
 def test_the_process_has_a_limit_of_memory_and_ends_with_its_input(renderer: Renderer) -> None:
