@@ -52,9 +52,9 @@ class Bench:
         with load(self._precise(), context=CONTEXT) as engine:
             tokenizer = engine.tokenizer
             self.prompts = [
-                engine.template.render(c.messages, tools=c.tools, enable_thinking=c.enable_thinking) for c in self.cases
+                engine.render(c.messages, c.tools, {"enable_thinking": c.enable_thinking}) for c in self.cases
             ]
-            self.prompt_ids = [tokenizer.encode(prompt) for prompt in self.prompts]
+            self.prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in self.prompts]
             self.ends = tokenizer.eos_ids
             self.tokenizer = tokenizer
             self.top_k = engine.engine.own_top_k
@@ -92,7 +92,7 @@ class Bench:
         score = Score()
         for index, tokens in self.oracle.answers(self.prompt_ids, MAX_TOKENS, self.ends):
             case, text = self.cases[index], self.tokenizer.decode(tokens)
-            verdict = judge(text, case, thinking_open=thinking_is_open(self.prompts[index]))
+            verdict = judge(text, case, thinking_open=thinking_is_open(self.prompts[index].text))
             score.add(Answered(case, text, len(tokens), len(tokens) < MAX_TOKENS, verdict))
         return {"text": found.as_json(), "cases": self._counts(score, self.cases), "token_bytes": self._oracle_bytes()}
 

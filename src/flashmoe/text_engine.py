@@ -5,6 +5,7 @@ tokens and tokens become text; knows neither weights nor requests.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flashmoe.chat.marking import Rendered
+from flashmoe.chat.renderer import RENDERER, Cancel
 from flashmoe.chat.stops import StopStrings
-from flashmoe.chat.template import ChatTemplate
+from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import model_directory
 from flashmoe.engine.engine import Engine
@@ -112,7 +115,17 @@ class TextEngine:
                 raise FlashMoeError("raw=True completes plain text; give a string, not messages.")
             return self.tokenizer.encode(prompt, add_special_tokens=True)
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return self.tokenizer.encode(self.template.render(messages, tools=tools, **variables))
+        return self.tokenizer.encode_prompt(self.render(messages, tools, variables))
+
+    def render(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        cancel: Cancel | None = None,
+    ) -> Rendered:
+        """Messages through the chat template (ChatTemplate.prompt), for `tokenizer.encode_prompt`."""
+        return self.template.prompt(messages, tools, variables, self.tokenizer.control, cancel)
 
     def stream(
         self,
@@ -204,5 +217,17 @@ def load(directory: str | Path, **settings: Any) -> TextEngine:
     chosen = Settings.from_keywords(**settings)
     found = model_directory(directory)
     Manifest.read(found)  # what is no packed model is that first, and only then without a tokenizer
+    RENDERER.start()
     tokenizer = Tokenizer.from_dir(found)
     return TextEngine(found, load_engine(found, chosen), tokenizer)
+
+
+def check_text_files(directory: Path) -> None:
+    """Raise FlashMoeError for a tokenizer or a chat template in `directory` with which no model could be run: read as
+    they are for a run, and tried on one message. What is not there is not asked for."""
+    if not (directory / "tokenizer.json").exists():
+        return
+    tokenizer = Tokenizer.from_dir(directory)
+    with suppress(NoTemplateError):
+        template = ChatTemplate.from_dir(directory)
+        tokenizer.encode_prompt(template.prompt([{"role": "user", "content": "Hello"}], control=tokenizer.control))

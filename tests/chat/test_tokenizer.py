@@ -174,3 +174,25 @@ def test_a_vocabulary_that_is_not_byte_level_is_refused(tmp_path: Path) -> None:
 def test_half_a_surrogate_pair_is_refused_with_a_sentence(tokenizer: Tokenizer) -> None:
     with pytest.raises(FlashMoeError, match="surrogate"):
         tokenizer.encode("\ud83e")
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 5000, "東 🙂\n" * 2000, " " * 30_000, "<|im_start|>" * 3000, "Sea and sky. " * 3000]
+)
+@pytest.mark.parametrize("most", [1, 16, 300])
+def test_a_text_that_is_far_too_long_is_counted_no_further_than_that(
+    tokenizer: Tokenizer, text: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = len(tokenizer.encode(text))
+    counted = tokenizer.count_up_to(text, most)
+    assert counted <= exact
+    encoded = []
+    encode = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, piece: encoded.append(len(piece)) or encode(self, piece))
+    assert tokenizer.count_up_to(text * 50, most) > most
+    assert sum(encoded) < len(text * 50)
+
+
+def test_a_short_text_is_not_counted(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Tokenizer, "encode")
+    assert tokenizer.count_up_to("a" * 80, 10) == 0

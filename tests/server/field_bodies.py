@@ -404,7 +404,7 @@ BODIES: dict[str, tuple[dict[str, Any], dict[str, Any], Answered | Refused]] = {
     "b_46_tool_first": (
         CHAT,
         {"messages": [{"role": "tool", "tool_call_id": "c", "content": "orphan"}, {"role": "user", "content": "Hi"}]},
-        refused("messages", "no call"),
+        refused(None, "which the turn before does not make"),
     ),
     "b_47_max_tokens_over": (CHAT, {"max_tokens": 100000}, answered()),
     "b_48_logit_bias": (CHAT, {"logit_bias": {"9707": -100}}, refused(None, "logit_bias names token 9707")),

@@ -241,7 +241,7 @@ def test_a_conversation_that_the_template_refuses_changes_nothing(tmp_path: Path
     wrong = {"role": "assistant", "content": "", "tool_calls": [3]}
     (tmp_path / "talk").write_text(json.dumps({"format": 1, "messages": [wrong]}))
     found, text = chat(Scripted("Yes."), "Is it?", f"/load {tmp_path / 'talk'}")
-    assert "chat template" in text
+    assert "messages[0].tool_calls must be a list of objects" in text
     assert len(found.conversation.messages) == 2
 
 

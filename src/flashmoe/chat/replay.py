@@ -7,14 +7,16 @@ Knows messages, not tokens.
 
 import json
 import logging
+import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flashmoe.chat.conversation import results_by_call
 from flashmoe.chat.tool_calls import ToolCall
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import write_atomically
@@ -51,8 +53,8 @@ class WrittenTurns:
             self._hold(turn)
 
     def remember(self, turn: WrittenTurn) -> None:
-        if not turn.ids or not all(f"<function={call.name}>" in turn.text for call in turn.calls):
-            return  # a call inside the thinking block has no place in the text
+        if not turn.ids or not _holds_calls(turn):
+            return
         with self._lock:
             self._hold(turn)
             if self._path:
@@ -76,19 +78,44 @@ class WrittenTurns:
             self._path = None
 
     def restore(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Messages for the template, with the model's own words in place of the calls that are known."""
-        return [self._restored(message) for message in messages]
+        """Messages for the template, with the model's own words in place of the calls that are known. The results of
+        these calls are in their order and have no ids any more, since the template sees no calls.
 
-    def _restored(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        Raises FlashMoeError as conversation.results_by_call does.
+        """
+        restored: list[Mapping[str, Any]] = []
+        known = False
+        for message in results_by_call(messages):
+            if message.get("role") == "tool":
+                without_id = {key: value for key, value in message.items() if key != "tool_call_id"}
+                restored.append(without_id if known else message)
+                continue
+            turn = self._turn_of(message)
+            known = turn is not None
+            restored.append(message if turn is None else _as_written(message, turn))
+        return restored
+
+    def _turn_of(self, message: Mapping[str, Any]) -> WrittenTurn | None:
         calls = message.get("tool_calls")
         if not calls:
-            return message
+            return None
         with self._lock:
-            turn = self._turns.get(calls[0]["id"])
-        if turn is None or not _says(message, turn):
-            return message
-        rest = {key: value for key, value in message.items() if key != "tool_calls"}
-        return {"reasoning_content": turn.thinking, **rest, "content": turn.text}
+            turn = self._turns.get(calls[0].get("id"))
+        return turn if turn is not None and _says(message, turn) else None
+
+
+def _holds_calls(turn: WrittenTurn) -> bool:
+    """Whether the text has a place for each call; one that stood inside the thinking has none."""
+    for name, times in Counter(call.name for call in turn.calls).items():
+        written = re.findall(rf'<function={re.escape(name)}>|"name"\s*:\s*{re.escape(json.dumps(name))}', turn.text)
+        if len(written) < times:
+            return False
+    return True
+
+
+def _as_written(message: Mapping[str, Any], turn: WrittenTurn) -> Mapping[str, Any]:
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {"reasoning_content": turn.thinking, **rest, "content": turn.text}
 
 
 def _says(message: Mapping[str, Any], turn: WrittenTurn) -> bool:

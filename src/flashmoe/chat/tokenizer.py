@@ -7,6 +7,7 @@ vocabulary are refused. Knows files and tokens, not models.
 
 import codecs
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +16,13 @@ from typing import Any
 import tokenizers
 
 from flashmoe.chat.documents import read_object_if_present, read_text, token_text
+from flashmoe.chat.marking import ControlTokens, Rendered, is_control
 from flashmoe.errors import FlashMoeError, FormatError
+
+_PIECE = 8
+"""Characters for each token that fits, of the pieces in which a long text is counted."""
+_AT_A_CUT = 64
+"""Tokens that a text may have less than its pieces, for each cut."""
 
 
 @cache
@@ -66,6 +73,8 @@ class Tokenizer:
         self.special_tokens = special_tokens or {}
         self._added = {i: (token.content, token.special) for i, token in tokenizer.get_added_tokens_decoder().items()}
         self._bytes: dict[int, bytes] = {}
+        self.control = ControlTokens({t: special for t, special in self._added.values() if is_control(t, special)})
+        """The tokens that in a conversation only its template may write."""
 
     @classmethod
     def from_dir(cls, directory: Path | str) -> "Tokenizer":
@@ -97,13 +106,49 @@ class Tokenizer:
         add_special_tokens: also what the tokenizer puts around a plain text (a BOS, where a model has one). A rendered
         template already holds its own.
         """
-        if not _is_unicode(text):
-            raise FlashMoeError(
-                "The text is not UTF-8 (it holds half of a surrogate pair); convert or remove that part."
-            )
+        _check_unicode(text)
         # A batch, unlike a single text, lets other threads run meanwhile, for a second or so a megabyte.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return list(encoding.ids)
+
+    def encode_prompt(self, prompt: Rendered) -> list[int]:
+        """Token ids of a rendered conversation: as `encode`, but what runs over a seam is text."""
+        if not prompt.seams:
+            return self.encode(prompt.text)
+        _check_unicode(prompt.text)
+        (encoding,) = self._tokenizer.encode_batch([prompt.text], add_special_tokens=False)
+        ids: list[int] = []
+        begin, first, mended = 0, 0, False  # of the stretch since the last token that the template wrote
+        tokens, places = encoding.ids, encoding.offsets
+        for i, (token, (left, right)) in enumerate(zip(tokens, places, strict=True)):
+            if token not in self._added:
+                continue
+            if bisect_right(prompt.seams, left) < bisect_left(prompt.seams, right):
+                mended = True
+                continue
+            ids += self._plain.encode(prompt.text[begin:left]).ids if mended else tokens[first:i]
+            ids.append(token)
+            begin, first, mended = right, i + 1, False
+        return ids + (self._plain.encode(prompt.text[begin:]).ids if mended else tokens[first:])
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The same without added tokens."""
+        plain = tokenizers.Tokenizer(self._tokenizer.model)
+        for part in ("normalizer", "pre_tokenizer"):
+            if (found := getattr(self._tokenizer, part)) is not None:
+                setattr(plain, part, found)
+        return plain
+
+    def count_up_to(self, text: str, most: int) -> int:
+        """How many tokens a text surely has, not counted any further once they are more than `most`: so a text that is
+        far too long costs no more than one that fits. 0 for a short text."""
+        length = _PIECE * max(most, _AT_A_CUT * 16)
+        counted, place = 0, 0
+        while len(text) > length and place < len(text) and counted <= most:
+            counted += max(0, len(self.encode(text[place : place + length])) - _AT_A_CUT)
+            place += length
+        return counted
 
     def decode(self, token_ids: Iterable[int], *, keep_special: bool = True) -> str:
         """Text of a token sequence; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
@@ -112,11 +157,6 @@ class Tokenizer:
     def stream(self, *, keep_special: bool = False) -> StreamDecoder:
         """A decoder for tokens that come one at a time; special tokens (`<|im_end|>`) are left out unless kept."""
         return StreamDecoder(self, keep_special)
-
-    @cached_property
-    def longest_token(self) -> int:
-        """Bytes of the longest token: so many tokens at least does a text have, per byte."""
-        return max(len(self.token_bytes(i)) for i in range(self.vocab))
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as it is written in the vocabulary, or of a special token."""
@@ -170,10 +210,11 @@ def _eos_ids(directory: Path, tokenizer: tokenizers.Tokenizer, eos_token: str | 
     return frozenset(ids)
 
 
-def _is_unicode(text: str) -> bool:
-    """False with half a surrogate pair in it, which Python makes of bytes that are not UTF-8 in arguments and JSON."""
+def _check_unicode(text: str) -> None:
+    """Refuse half a surrogate pair, which Python makes of bytes that are not UTF-8 in arguments and JSON."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise FlashMoeError(
+            "The text is not UTF-8 (it holds half of a surrogate pair); convert or remove that part."
+        ) from None

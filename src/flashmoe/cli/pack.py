@@ -8,6 +8,7 @@ from flashmoe.cli.progress import progress_bar
 from flashmoe.pack.packer import Reports, pack
 from flashmoe.pack.recipe import Recipe
 from flashmoe.settings import format_bytes
+from flashmoe.text_engine import check_text_files
 
 
 @click.command("pack")
@@ -25,6 +26,7 @@ def command(source: Path, out: Path, bits: str | None, trunk_bits: str | None, d
 
     Interrupted, it goes on where it stopped when started again.
     """
+    check_text_files(source)
     recipe = Recipe(int(bits) if bits else None, int(trunk_bits) if trunk_bits else None)
     with progress_bar("Packing") as (report, say):
         manifest = pack(source, out, recipe, delete_source=delete_source, reports=Reports(report, say))

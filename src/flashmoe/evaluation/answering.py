@@ -33,19 +33,17 @@ def answer_cases(engine: TextEngine, cases: Sequence[Case], max_tokens: int) -> 
 
     Raises FlashMoeError if a case cannot be put into the model's template or does not fit its context.
     """
-    prompts = [
-        engine.template.render(case.messages, tools=case.tools, enable_thinking=case.enable_thinking) for case in cases
-    ]
+    prompts = [engine.render(case.messages, case.tools, {"enable_thinking": case.enable_thinking}) for case in cases]
     completions = generate_batch(
         engine.engine,
-        [engine.tokenizer.encode(prompt) for prompt in prompts],
+        [engine.tokenizer.encode_prompt(prompt) for prompt in prompts],
         Sampling(),
         max_tokens=max_tokens,
         stop_ids=engine.tokenizer.eos_ids | frozenset(engine.engine.config.eos),
     )
     for done in completions:
         case, text = cases[done.index], engine.tokenizer.decode(done.token_ids)
-        verdict = judge(text, case, thinking_open=thinking_is_open(prompts[done.index]))
+        verdict = judge(text, case, thinking_open=thinking_is_open(prompts[done.index].text))
         yield Answered(case, text, len(done.token_ids), done.finish_reason == "stop", verdict)
 
 

@@ -54,20 +54,21 @@ class _Routes:
         decoding keeps Python to itself, so that several at once would keep it from the event loop."""
         content = await read_body(request, self._most_bytes)
         if len(content) < limits.LARGE_BODY:
-            body, ask = self._understand(content, kind, ask_of)
+            body, ask, hints = self._understand(content, kind, ask_of)
         else:
             work = asyncio.get_running_loop().run_in_executor(self._decoder, self._understand, content, kind, ask_of)
-            body, ask = await unless_gone(request, work)
-        request.state.hints = dropped(body)
+            body, ask, hints = await unless_gone(request, work)
+        request.state.hints = hints
         return body, ask
 
-    def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask]:
+    def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask, list[str]]:
         body = decode(content, kind)
         if body.model != self._service.name:
             raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")
+        hints = dropped(body)
         ask = ask_of(body)
         limits.check(ask)
-        return body, ask
+        return body, ask, hints
 
     async def _answer(self, request: Request, ask: Ask) -> Answer:
         answer = await unless_gone(request, self._service.answer(ask))

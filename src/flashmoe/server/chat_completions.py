@@ -35,7 +35,7 @@ from flashmoe.server.chat_types import (
 from flashmoe.server.errors import ApiError
 from flashmoe.server.openai_types import one_most
 from flashmoe.server.service import Answer
-from flashmoe.server.tools import Toolbox, call_text, check_choice, in_order, past_call
+from flashmoe.server.tools import Toolbox, call_text, check_choice, past_call
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def ask_of(r: ChatRequest) -> Ask:
         raise ApiError(400, f"chat_template_kwargs may not hold {min(taken)}.", "chat_template_kwargs")
     thinking, thinking_tokens = _thinking(r, variables.pop("enable_thinking", None))
     return Ask(
-        messages=in_order(_messages(r.messages), "messages"),
+        messages=_messages(r.messages),
         tools=tools.templates_tools(),
         origins=tools.origins,
         left_out=tuple(tools.left_out),

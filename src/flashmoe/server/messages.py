@@ -32,7 +32,7 @@ from flashmoe.server.messages_types import (
 )
 from flashmoe.server.openai_types import sampling_of
 from flashmoe.server.service import Answer
-from flashmoe.server.tools import Toolbox, check_choice, in_order, past_call
+from flashmoe.server.tools import Toolbox, check_choice, past_call
 
 Json = dict[str, Any]
 _READ = (TextBlock, Document, SearchResult, ToolReference)
@@ -50,7 +50,7 @@ def ask_of(r: CountRequest) -> Ask:
     for i, message in enumerate(r.messages):
         messages += _for_template(message, f"messages[{i}]")
     ask: Json = {
-        "messages": in_order(messages, "messages"),
+        "messages": messages,
         "tools": tools.templates_tools(),
         "origins": tools.origins,
         "left_out": tuple(tools.left_out),

@@ -34,7 +34,7 @@ from flashmoe.server.responses_types import (
     SchemaFormat,
 )
 from flashmoe.server.service import Answer
-from flashmoe.server.tools import Toolbox, call_text, check_choice, in_order, past_call
+from flashmoe.server.tools import Toolbox, call_text, check_choice, past_call
 
 Json = dict[str, Any]
 
@@ -49,7 +49,7 @@ def ask_of(r: ResponsesRequest) -> Ask:
     tools = _tools(r)
     effort = r.reasoning.effort if r.reasoning else None
     return Ask(
-        messages=in_order(_messages(r), "input"),
+        messages=_messages(r),
         tools=tools.templates_tools(),
         origins=tools.origins,
         left_out=tuple(tools.left_out),

@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.chat.marking import Rendered
+from flashmoe.chat.renderer import Cancel
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tool_calls import thinking_is_open
@@ -33,7 +36,6 @@ from flashmoe.text_engine import TextEngine
 
 _RECENT_PROMPTS = 8
 _LEAST_SHARED = 32
-_SHRINKING = 4
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,19 @@ class Service:
         with contextlib.suppress(NoTemplateError):
             _ = text.template  # one that is damaged ends the server here, where its path may be said
         self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)
+        self._templates = ThreadPoolExecutor(1, "templates")  # they are rendered one after the other, by one process
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
 
     async def count_tokens(self, ask: Ask) -> int:
         """How long the prompt is."""
-        return len((await asyncio.to_thread(self._prompt, ask)).tokens)
+        rendered = await self._rendered(ask)
+        return len((await asyncio.to_thread(self._prompt, ask, rendered)).tokens)
 
     async def answer(self, ask: Ask) -> "Answer":
         """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
         clock = self.metrics.clock(monotonic())
-        prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask)
+        rendered = await self._rendered(ask)
+        prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask, rendered)
         room = self.text.engine.limits.context - len(prompt.tokens)
         most = room if ask.max_tokens is None else min(ask.max_tokens, room)
         answer = Answer(self, ask, prompt, clock)
@@ -95,14 +100,28 @@ class Service:
         self._recent.append(prompt.tokens)
         return answer
 
+    async def _rendered(self, ask: Ask) -> tuple[Rendered, ...]:
+        """A conversation through the template, with and without the opening of an answer; nothing for a raw prompt.
+        Where the caller is cancelled, a template that works is ended and one that waits never begins."""
+        if ask.prompt is not None:
+            return ()
+        cancel = Cancel()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._templates, self._render, ask, cancel)
+        except asyncio.CancelledError:
+            cancel.set()
+            raise
+
     # In a thread ------------------------------------------------------------------------------------------------------
-    def _prepare(self, ask: Ask) -> tuple[Prompt, list[engine.Constraint | None], list[Sampling]]:
+    def _prepare(
+        self, ask: Ask, rendered: tuple[Rendered, ...]
+    ) -> tuple[Prompt, list[engine.Constraint | None], list[Sampling]]:
         sampling = []
         for i in range(ask.choices):
             seed = ask.sampling.get("seed")
             chosen = {**ask.sampling, "seed": None if seed is None else seed + i}
             sampling.append(Sampling.from_generation_config(self.text.engine.defaults, **chosen))
-        prompt = self._prompt(ask)
+        prompt = self._prompt(ask, rendered)
         self._check_fits(len(prompt.tokens))
         grammar = self._grammar(ask)
         forms: list[engine.Constraint | None] = [None] * ask.choices
@@ -137,7 +156,22 @@ class Service:
         except NoTemplateError:
             raise FlashMoeError("This model has no chat template: it can only go on from plain text.") from None
 
-    def _prompt(self, ask: Ask) -> Prompt:
+    def _render(self, ask: Ask, cancel: Cancel) -> tuple[Rendered, ...]:
+        variables = dict(ask.template_variables)
+        known = self._template.variables
+        if unknown := sorted(variables.keys() - known):
+            raise FlashMoeError(f"chat_template_kwargs.{unknown[0]} is nothing that this model's template knows.")
+        if ask.thinking is not None:
+            variables["enable_thinking"] = ask.thinking
+        messages = self.written.restore(ask.messages)
+        # A template that is told of tools describes them, so they are withheld where none may be called.
+        tools = None if ask.choice == "none" else (list(ask.tools) or None)
+        return tuple(
+            self.text.render(messages, tools, {**variables, "add_generation_prompt": opening}, cancel)
+            for opening in (True, False)
+        )
+
+    def _prompt(self, ask: Ask, rendered: tuple[Rendered, ...]) -> Prompt:
         tokenizer = self.text.tokenizer
         if ask.prompt is not None:
             raw = ask.prompt
@@ -147,32 +181,20 @@ class Service:
                 ids = tokenizer.encode(raw, add_special_tokens=True)
             tokens = self.text.engine.check_tokens(ids)
             return Prompt(tokens, False, self._frontiers(tokens, len(tokens) - 1))
-        variables = dict(ask.template_variables)
-        template = self._template
-        known = template.variables
-        if unknown := sorted(variables.keys() - known):
-            raise FlashMoeError(f"chat_template_kwargs.{unknown[0]} is nothing that this model's template knows.")
-        if ask.thinking is not None:
-            variables["enable_thinking"] = ask.thinking
-        messages = self.written.restore(ask.messages)
-        # A template that is told of tools describes them, so they are withheld where none may be called.
-        tools = None if ask.choice == "none" else (list(ask.tools) or None)
-        text = template.render(messages, tools=tools, **variables)
-        self._check_length(text)
-        tokens, thinking_open = self.text.engine.check_tokens(tokenizer.encode(text)), thinking_is_open(text)
+        # What comes after the last message is rendered otherwise once an answer follows.
+        prompt, before = rendered
+        self._check_length(prompt.text)
+        tokens = self.text.engine.check_tokens(tokenizer.encode_prompt(prompt))
+        thinking_open = thinking_is_open(prompt.text)
         if ask.insist and ask.thinking is False and thinking_open:
             raise FlashMoeError("thinking cannot be disabled: this model always thinks before it answers.")
-        unable = ask.thinking and not thinking_open and "enable_thinking" not in known
-        # What comes after the last message is rendered otherwise once an answer follows.
-        before = template.render(messages, tools=tools, add_generation_prompt=False, **variables)
-        shared = common_prefix(tokens, np.array(tokenizer.encode(before), dtype=np.int32))
+        unable = ask.thinking and not thinking_open and not self._template.can_think
+        shared = common_prefix(tokens, np.array(tokenizer.encode_prompt(before), dtype=np.int32))
         return Prompt(tokens, thinking_open, self._frontiers(tokens, shared), ("thinking",) if unable else ())
 
     def _check_length(self, text: str) -> None:
-        """Refuse what cannot fit before it is tokenised, which takes a second a megabyte. Normalising a text may make
-        it shorter, not by more than this."""
-        least = len(text) // (_SHRINKING * self.text.tokenizer.longest_token)
-        self._check_fits(least, "at least ")
+        """Refuse what cannot fit before all of it is tokenised, which takes a second a megabyte."""
+        self._check_fits(self.text.tokenizer.count_up_to(text, self.text.engine.limits.context), "at least ")
 
     def _check_fits(self, tokens: int, about: str = "") -> None:
         """Raise CapacityError, in the words that clients look for, if the prompt leaves no room for an answer."""
