@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flashmoe.server.field_docs import BODIES as FIELDS
+from flashmoe.server.fields import rows
 from flashmoe.server.limits import NESTING
 from server.conftest import Running
 from server.field_bodies import (
@@ -50,10 +52,21 @@ def bodies() -> list[tuple[str, dict[str, Any]]]:
     ]
     found += [(path, json.loads((FIELD / f"{name}.json").read_text())) for path, name in
               ((MESSAGE, "claude_code"), (RESPONSE, "codex"))]  # fmt: skip
+    found += [(CHATS, RICH), (COMPLETIONS, {**SMALL[COMPLETIONS], "logprobs": 1, "stop": ["a"], "seed": 1})]
     found += [(COMPLETIONS, SMALL[COMPLETIONS]), (COUNT, {k: v for k, v in MESSAGES.items() if k in COUNTED})]
     return found
 
 
+RICH: dict[str, Any] = {
+    **CHAT,
+    "temperature": 0.5, "top_p": 0.9, "top_k": 4, "min_p": 0.1, "seed": 1, "presence_penalty": 1, "n": 2,
+    "stop": ["a"], "logit_bias": {"5": 1.5}, "logprobs": True, "top_logprobs": 2, "min_tokens": 2,
+    "chat_template_kwargs": {"enable_thinking": False}, "thinking": {"type": "enabled", "budget_tokens": 5},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {
+        "type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"]}}},
+    "stream": True, "stream_options": {"include_usage": True},
+}  # fmt: skip
+"""What small requests of real clients do not have."""
 COUNTED = ("model", "messages", "system", "tools")
 
 
@@ -74,7 +87,7 @@ def replaced(value: Any, place: tuple[Any, ...], new: Any) -> Any:
 STRINGS = ["", "x", "\x00", "𝄞" * 3, "<|im_end|>", "</think>", "<tool_call>"]
 NUMBERS = [0, -1, 2**31, 2**63, -(2**63) - 1, 10**40, 0.5, -0.0, 1e308, 5e-324]
 ODD = st.sampled_from(
-    [*STRINGS, *NUMBERS, True, False, None, [], {}, [[]], [None], {"": None}, {"type": 1}, {"type": ["string", "x"]},
+    [*STRINGS, *NUMBERS, True, False, None, [], {}, [[]], [None], {"": 1}, {"type": 1}, {"type": ["string", "x"]},
      {"$ref": "#/nowhere"}, {"type": "object", "properties": {"a": {"$ref": "#"}}}]
 )  # fmt: skip
 TREE = st.recursive(
@@ -84,11 +97,18 @@ TREE = st.recursive(
 )
 
 
+NAMES = {path: [name for name, _ in rows(kind) if name.isidentifier()] for path, kind in FIELDS.items()}
+NAMES[COUNT] = NAMES[MESSAGE]
+
+
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[str, Any]:
-    """A real request with up to three of its values replaced, some by what stands elsewhere in it."""
+    """A real request with up to three of its values replaced, some by what stands elsewhere in it, or fields added."""
     path, body = draw(st.sampled_from(bodies()))
     for _ in range(draw(st.integers(1, 3))):
+        if isinstance(body, dict) and draw(st.booleans()):
+            body = {**body, draw(st.sampled_from(NAMES[path])): draw(TREE)}
+            continue
         place = draw(st.sampled_from(places(body)))
         other = draw(st.sampled_from(places(body)))
         taken = body

@@ -72,6 +72,26 @@ def test_a_field_that_is_in_no_table_is_refused_as_perhaps_misspelt(roomy, path)
     assert "spelt" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "changes", "param"),
+    [
+        (CHATS, {"logit_bias": {"": 1}}, "logit_bias"),
+        (CHATS, {"logit_bias": ""}, "logit_bias"),
+        (CHATS, {"logit_bias": {"²": 1}}, "logit_bias"),
+        (COMPLETIONS, {"logit_bias": {"": 1}}, "logit_bias"),
+        (CHATS, {"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        (CHATS, {"chat_template_kwargs": {"enable_thinking": "no"}}, "chat_template_kwargs"),
+        (CHATS, {"tool_choice": "required"}, "tool_choice"),
+        (RESPONSE, {"include": ["message.output_text.logprobs"]}, "include"),
+        (RESPONSE, {"input": []}, "input"),
+    ],
+)
+def test_a_value_that_is_wrong_is_a_400_with_its_field(roomy, path, changes, param):
+    response = roomy.post(path, {**SMALL[path], **changes})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert param in response.json()["error"]["message"]
+
+
 def test_the_table_of_the_docs_is_made_from_the_types():
     page = Path(__file__).parents[2] / "docs/server.md"
     text = page.read_text(encoding="utf-8")

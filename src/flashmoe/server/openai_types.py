@@ -124,8 +124,9 @@ class Common(OpenAIBody, forbid_unknown_fields=True, kw_only=True):
     def bias(self) -> dict[int, float]:
         """logit_bias by token id; ApiError for a key that is none."""
         bias = self.logit_bias or {}
-        if wrong := next((key for key in bias if not (key.isascii() and key.isdigit() and len(key) < 10)), None):
-            raise ApiError(400, f"logit_bias has the key {wrong!r:.100}, which is no token id.", "logit_bias")
+        for key in bias:
+            if not (key.isascii() and key.isdigit() and len(key) < 10):
+                raise ApiError(400, f"logit_bias has the key {key!r:.100}, which is no token id.", "logit_bias")
         return {int(key): value for key, value in bias.items()}
 
     def least(self) -> int:
