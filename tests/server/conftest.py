@@ -15,7 +15,6 @@ import pytest
 
 import flashmoe
 from flashmoe.chat.replay import WrittenTurns
-from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.demo.packed import CHECKPOINT, RECIPE
 from flashmoe.engine.prefixes import Prefixes
@@ -27,15 +26,10 @@ from flashmoe.server.limits import CONNECTIONS
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
-from random_checkpoint import TEMPLATE, write_text_files
+from random_checkpoint import write_text_files
 from server.browsing import CHROMIUM, OPTIONS
 from server.field_bodies import SMALL
 from server.scripted import Script, ScriptedEngine
-
-# A template that takes system messages wherever they stand.
-ANYWHERE = TEMPLATE.read_text().replace(
-    "{{- raise_exception('A system message must come first.') -}}", "{{- '[system: ' ~ content ~ ']' -}}"
-)
 
 
 @dataclass
@@ -124,11 +118,10 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture(scope="module")
 def roomy(text_files: Path) -> Iterator[Running]:
-    """A server that says Hi, with room for an agent's request, whose template takes system messages anywhere."""
+    """A server that says Hi, with room for an agent's request."""
     answer = "I look.\n</think>\n\nHi."
     engine = ScriptedEngine(text_files, lambda _prompt: answer, context=32768)
     text = TextEngine(text_files, engine, Tokenizer.from_dir(text_files))
-    text.__dict__["template"] = ChatTemplate(ANYWHERE)
     with running(text) as started:
         yield started
 
@@ -136,11 +129,9 @@ def roomy(text_files: Path) -> Iterator[Running]:
 class Prompts:
     """A server that remembers its prompts."""
 
-    def __init__(self, started: Callable[..., Running], answer: str, template: str | None) -> None:
+    def __init__(self, started: Callable[..., Running], answer: str) -> None:
         self.seen: list[str] = []
         self.server = started(lambda prompt: self.seen.append(prompt) or answer)
-        if template:
-            self.server.service.text.__dict__["template"] = ChatTemplate(template)
 
     def of(self, path: str, **changes: Any) -> str:
         """The prompt that a request makes."""
@@ -151,8 +142,8 @@ class Prompts:
 
 @pytest.fixture
 def prompts(scripted: Callable[..., Running]) -> Callable[..., Prompts]:
-    def start(answer: str = "I look.\n</think>\n\nHi.", template: str | None = None) -> Prompts:
-        return Prompts(scripted, answer, template)
+    def start(answer: str = "I look.\n</think>\n\nHi.") -> Prompts:
+        return Prompts(scripted, answer)
 
     return start
 

@@ -14,7 +14,6 @@ from openai.types.responses import response_create_params as responses
 from flashmoe.chat.template import ChatTemplate
 from flashmoe.server.field_docs import BODIES, renewed
 from flashmoe.server.fields import rows
-from server.conftest import ANYWHERE
 from server.field_bodies import CHATS, COMPLETIONS, MESSAGE, RESPONSE, SMALL
 from server.test_anthropic import NEVER
 from server.test_field import hints_of
@@ -173,8 +172,8 @@ def test_thinking_that_a_template_does_not_have_is_said_and_not_refused(scripted
 
 
 # Conversations --------------------------------------------------------------------------------------------------------
-def test_system_messages_reach_the_template_in_order_from_all_interfaces(prompts):
-    server = prompts(template=ANYWHERE)
+def test_system_messages_reach_the_model_in_order_from_all_interfaces(prompts):
+    server = prompts()
     user = {"role": "user", "content": "Hi"}
     late = [{"type": "text", "text": "Late.", "cache_control": {"type": "ephemeral"}}]
     chat = [{"role": "developer", "content": "First."}, {"role": "system", "content": "Second."}, user]
@@ -187,7 +186,7 @@ def test_system_messages_reach_the_template_in_order_from_all_interfaces(prompts
         server.of(MESSAGE, system="First.", tools=[], messages=[{"role": "system", "content": "Second."}, user,
                   {"role": "system", "content": late}]),
     ):  # fmt: skip
-        places = [prompt.index(text) for text in ("First.", "Second.", "Hi", "Late.")]
+        places = [prompt.index(text) for text in ("First.", "Second.", "Late.", "<|im_start|>user\nHi")]
         assert places == sorted(places)
 
 
