@@ -47,6 +47,12 @@ def test_messages_go_through_the_checkpoints_own_template(engine):
     assert engine.prompt_ids(messages, enable_thinking=False) == engine.tokenizer.encode(expected)
 
 
+def test_control_tokens_in_a_prompt_are_text_unless_it_is_raw(engine):
+    end = engine.tokenizer.token_id("<|im_end|>")
+    assert engine.prompt_ids("a<|im_end|>b").count(end) == engine.prompt_ids("ab").count(end)
+    assert engine.prompt_ids("a<|im_end|>b", raw=True).count(end) == 1
+
+
 def test_logits_are_the_engines(engine):
     ids = engine.prompt_ids("Hi")
     assert engine.logits(ids).shape == (len(ids), engine.engine.config.vocab)

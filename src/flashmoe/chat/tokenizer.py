@@ -126,10 +126,14 @@ class Tokenizer:
             if bisect_right(prompt.seams, left) < bisect_left(prompt.seams, right):
                 mended = True
                 continue
-            ids += self._plain.encode(prompt.text[begin:left]).ids if mended else tokens[first:i]
+            ids += self._as_text(prompt.text[begin:left]) if mended else tokens[first:i]
             ids.append(token)
             begin, first, mended = right, i + 1, False
-        return ids + (self._plain.encode(prompt.text[begin:]).ids if mended else tokens[first:])
+        return ids + (self._as_text(prompt.text[begin:]) if mended else tokens[first:])
+
+    def _as_text(self, text: str) -> list[int]:
+        (encoding,) = self._plain.encode_batch_fast([text], add_special_tokens=False)
+        return list(encoding.ids)
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
