@@ -100,6 +100,10 @@ PARTS: dict[str, Callable[[Clients], Awaitable[None]]] = {
     ),
     "1,100 sockets": lambda c: _all(*(c.begin(HEAD, SECONDS) for _ in range(1100))),
     "300 streams": lambda c: _all(*(c.ask(stream=True) for _ in range(300))),
+    "300 who watch": lambda c: _all(
+        *(c.begin(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n", SECONDS) for _ in range(300)),
+        *(c.ask(max_tokens=200) for _ in range(50)),
+    ),
     "500 disconnects": lambda c: _all(
         *(c.begin(HEAD + b"Content-Length: 1000\r\n\r\n{" + b" " * (i % 900), i % 7 / 10) for i in range(500))
     ),

@@ -1,5 +1,6 @@
 """Servers on loopback: one on a small random model, and as many as wanted that say what a test tells them to."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ def running(
     scheduler = Scheduler(text.engine, prefixes, max_waiting)
     service = Service(text, scheduler, "small", written)
     listener = bind("127.0.0.1", 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # so that a client that does not read is soon felt
     app = make_app(service, key, loopback_names("127.0.0.1") if key is None else None)
     server = HttpServer(app, scheduler.cancel, connections=connections)
     thread = threading.Thread(target=server.run, args=([listener],))

@@ -72,7 +72,7 @@ def test_a_body_that_goes_on_after_the_answer_is_not_waited_for_for_ever(scripte
 def test_who_does_not_read_an_answer_is_cut_off(scripted, monkeypatch):
     monkeypatch.setattr(limits, "UNREAD_SECONDS", 0.2)
     server = scripted(ENDLESS)
-    with send(server, {**STREAM, "max_tokens": 1000, "logprobs": True, "top_logprobs": 20}):
+    with send(server, {**STREAM, "max_tokens": 400, "logprobs": True, "top_logprobs": 20}):
         until(lambda: server.service.scheduler.stats.running == 1)
         until(lambda: not server.http.server_state.connections)
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from flashmoe.errors import FlashMoeError
-from flashmoe.server import run
+from flashmoe.server import limits, run
 from flashmoe.server.run import bind
 from server.test_hostile import CHAT, PATHS, idle, until
 
@@ -79,6 +79,16 @@ def test_more_requests_than_may_be_here_are_a_503_that_says_when_to_come_again(s
         assert int(refused.headers["retry-after"]) > 0
         assert "2 requests" in refused.json()["error"]["message"]
     until(lambda: httpx.get(f"{slow.url}/v1/models").status_code == 200)
+
+
+def test_more_than_may_watch_the_engine_are_a_503(slow, monkeypatch):
+    monkeypatch.setattr(limits, "WATCHERS", 2)
+    with ExitStack() as watchers:
+        for _ in range(2):
+            assert watchers.enter_context(httpx.stream("GET", f"{slow.url}/events")).status_code == 200
+        refused = httpx.get(f"{slow.url}/events")
+        assert (refused.status_code, "2 watch already" in refused.text) == (503, True)
+    until(lambda: slow.service.live.watchers == 0)
 
 
 def test_clients_that_do_not_read_or_say_nothing_hold_up_nobody(slow):
@@ -148,7 +158,7 @@ def test_who_asks_while_it_ends_is_told_to_come_again(ending):
 def test_a_client_that_does_not_read_cannot_keep_the_server_from_ending(ending, monkeypatch, caplog):
     monkeypatch.setattr(ending.http.config, "timeout_graceful_shutdown", 0.3)
     ending.step = lambda: None
-    with send(ending, {**STREAM, "max_tokens": 1000, "logprobs": True, "top_logprobs": 20}):
+    with send(ending, {**STREAM, "max_tokens": 400, "logprobs": True, "top_logprobs": 20}):
         until(lambda: ending.service.scheduler.stats.running == 1)
         until(lambda: idle(ending))
         assert ending.http.server_state.tasks

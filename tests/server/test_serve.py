@@ -12,13 +12,18 @@ import pytest
 from flashmoe.cli.main import run
 
 
+def _hear_ctrl_c():
+    """A shell starts what runs in the background deaf to it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def serving(model, *options):
     code = "from flashmoe.cli.main import main; main()"
     command = [sys.executable, "-c", code, "serve", str(model), "--port", "0", "--context", "512", *options]
     if "--sessions" not in options:
         command.append("--no-sessions")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c)
     try:
         lines = [process.stderr.readline() for _ in range(2)]
         yield process, re.search(r"(http://\S+)/v1", lines[1])[1]

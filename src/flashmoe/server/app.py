@@ -20,7 +20,7 @@ from flashmoe.server import chat_completions, completions, limits, messages, res
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.chat_types import ChatRequest
-from flashmoe.server.errors import ApiError, as_api_error
+from flashmoe.server.errors import ApiError, as_api_error, busy
 from flashmoe.server.fields import Body, dropped
 from flashmoe.server.guard import Guard, is_anthropics, respond
 from flashmoe.server.messages_types import CountRequest, MessagesRequest
@@ -182,6 +182,8 @@ class _Routes:
         live = self._service.live
         if request.method == "HEAD":
             return Response(media_type=EventStream.media_type)
+        if live.watchers >= limits.WATCHERS:
+            raise busy(f"{limits.WATCHERS} watch already; try again later.")
         live.join()
         chunks = (chat_completions.data(event) async for event in live.events())
         return EventStream(chunks, chat_completions.stream_error, live.leave)

@@ -26,6 +26,8 @@ BIASED_TOKENS = 1_024
 
 REQUESTS = 512
 """That are here at once, those that wait in the queue and those that watch among them."""
+WATCHERS = 16
+"""Of the engine at work: what each is told is made for it alone, ten times a second."""
 CONNECTIONS = 1_024
 """Open at once; fewer where the system gives fewer descriptors."""
 KEPT_DESCRIPTORS = 256

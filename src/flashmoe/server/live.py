@@ -66,6 +66,10 @@ class Live:
                 # A new list: a step that runs goes on with the one it began with.
                 self._engine.observers = [*self._engine.observers, self]
 
+    @property
+    def watchers(self) -> int:
+        return self._watchers
+
     def leave(self) -> None:
         with self._lock:
             self._watchers -= 1
