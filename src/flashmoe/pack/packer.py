@@ -16,27 +16,22 @@ import numpy as np
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import NewFile, atomic_file, write_atomically
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.opening import read_bytes
 from flashmoe.files.safetensors import TENSOR_ALIGNMENT
 from flashmoe.hub import Checkpoint, open_checkpoint
+from flashmoe.hub.links import source_file
 from flashmoe.hub.shards import Shards
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind
 from flashmoe.ops.weights import AffineMatrix, Matrix
 from flashmoe.pack.convert import convert, ordered_map, record, window
 from flashmoe.pack.manifest import NAME, PARTS, LayerFile, Manifest, TrunkFile
+from flashmoe.pack.names import COPIED
 from flashmoe.pack.plan import TRUNK, LayerPlan, Plan, TrunkItem, layer_file, make_plan
 from flashmoe.pack.recipe import Recipe
-from flashmoe.pack.shardspace import check_space, refuse_links, removable_shards, remove_shard
+from flashmoe.pack.shardspace import check_space, kept_shards, refuse_links, removable_shards, remove_shard
 from flashmoe.pack.workspace import Finished, Workspace, open_workspace
 
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 BLOCK_BYTES = 4 << 20
 """Source bytes of a block of rows: large enough to read well, small enough for several in memory."""
 MAX_THREADS = 16
@@ -76,7 +71,7 @@ def _open_source(source: Path, recipe: Recipe, workspace: Workspace) -> Checkpoi
     anew = f"Give the same source and options, or remove {workspace.directory} to start anew."
     if stored.get("options") != asked:
         raise FlashMoeError(f"{workspace.directory} was begun with other options: {stored.get('options')}. {anew}")
-    if not source.is_dir() or stored.get("config") != file_checksum(source / "config.json"):
+    if not source.is_dir() or stored.get("config") != file_checksum(source_file(source, "config.json")):
         raise FlashMoeError(f"{workspace.directory} was begun from another source than {source}. {anew}")
     shards = stored.get("shards")
     if not isinstance(shards, dict):
@@ -107,7 +102,7 @@ class _Packer:
         unwritten = [name for name, record in finished.items() if record is None]
         if self.delete_source:
             refuse_links(self.checkpoint.shards)
-        check_space(self.out, self.checkpoint.shards, self.plan, unwritten, self.delete_source)
+        check_space(self.out, self.checkpoint, self.plan, unwritten, self.delete_source)
         self._store_plan()
         self._announce(len(finished) - len(unwritten))
         files = self._copy_files()
@@ -136,6 +131,9 @@ class _Packer:
     def _announce(self, done: int) -> None:
         for what, count in self.checkpoint.skipped.items():
             self.reports.say(f"Skipping {count} tensors of {what}: only text is computed.")
+        if self.delete_source:
+            for shard, tensor in kept_shards(self.checkpoint).items():
+                self.reports.say(f"Keeping {shard}: it also holds what is not packed, like {tensor}.")
         if done:
             self.reports.say(f"Going on: {done} of {len(self.plan.sizes)} files are finished.")
         if not (self.checkpoint.directory / "tokenizer.json").exists():
@@ -147,10 +145,10 @@ class _Packer:
     def _copy_files(self) -> dict[str, str]:
         checksums = {}
         for name in COPIED:
-            path = self.checkpoint.directory / name
+            path = source_file(self.checkpoint.directory, name)
             if path.exists():
                 try:
-                    data = path.read_bytes()
+                    data = read_bytes(path)
                 except OSError as error:
                     raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
                 write_atomically(self.out / name, data)
@@ -159,7 +157,7 @@ class _Packer:
 
     def _free_shards(self, unwritten: list[str]) -> None:
         if self.delete_source:
-            for shard in removable_shards(self.checkpoint.shards, self.plan, unwritten):
+            for shard in removable_shards(self.checkpoint, self.plan, unwritten):
                 remove_shard(self.checkpoint.shards, shard)
 
     def _advance(self, count: int) -> None:
