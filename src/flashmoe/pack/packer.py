@@ -102,10 +102,12 @@ class _Packer:
         unwritten = [name for name, record in finished.items() if record is None]
         if self.delete_source:
             refuse_links(self.checkpoint.shards)
+        copied = self._to_copy()
         check_space(self.out, self.checkpoint, self.plan, unwritten, self.delete_source)
         self._store_plan()
         self._announce(len(finished) - len(unwritten))
-        files = self._copy_files()
+        for name, data in copied.items():
+            write_atomically(self.out / name, data)
         self._advance(sum(record.bytes for record in finished.values() if record))
         with ThreadPoolExecutor(self.threads) as pool:
             while unwritten:
@@ -113,7 +115,7 @@ class _Packer:
                 name = unwritten.pop(0)
                 finished[name] = self._write(name, pool)
         self._free_shards(unwritten)
-        manifest = self._manifest({name: record for name, record in finished.items() if record}, files)
+        manifest = self._manifest({name: record for name, record in finished.items() if record}, copied)
         write_atomically(self.out / NAME, manifest.to_json())
         self.workspace.close()
         return manifest
@@ -132,8 +134,8 @@ class _Packer:
         for what, count in self.checkpoint.skipped.items():
             self.reports.say(f"Skipping {count} tensors of {what}: only text is computed.")
         if self.delete_source:
-            for shard, tensor in kept_shards(self.checkpoint).items():
-                self.reports.say(f"Keeping {shard}: it also holds what is not packed, like {tensor}.")
+            for shard, tensor in sorted(kept_shards(self.checkpoint).items()):
+                self.reports.say(f"Keeping {shard}: it holds what is not packed, like {tensor}.")
         if done:
             self.reports.say(f"Going on: {done} of {len(self.plan.sizes)} files are finished.")
         if not (self.checkpoint.directory / "tokenizer.json").exists():
@@ -142,18 +144,17 @@ class _Packer:
                 "write text. Save it once with transformers' AutoTokenizer and copy tokenizer.json into the pack."
             )
 
-    def _copy_files(self) -> dict[str, str]:
-        checksums = {}
+    def _to_copy(self) -> dict[str, bytes]:
+        """The files that a pack has as they are, by name: read before anything is written."""
+        found = {}
         for name in COPIED:
             path = source_file(self.checkpoint.directory, name)
             if path.exists():
                 try:
-                    data = read_bytes(path)
+                    found[name] = read_bytes(path)
                 except OSError as error:
                     raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
-                write_atomically(self.out / name, data)
-                checksums[name] = checksum(data)
-        return checksums
+        return found
 
     def _free_shards(self, unwritten: list[str]) -> None:
         if self.delete_source:
@@ -247,7 +248,7 @@ class _Packer:
             self._write_array(file, scales)
             self._write_array(file, biases)
 
-    def _manifest(self, finished: dict[str, Finished], files: dict[str, str]) -> Manifest:
+    def _manifest(self, finished: dict[str, Finished], copied: dict[str, bytes]) -> Manifest:
         layouts = self.plan.layouts
         layers = tuple(
             LayerFile(
@@ -268,7 +269,7 @@ class _Packer:
             layouts=tuple(layouts),
             layers=layers,
             trunk=TrunkFile(self.out / TRUNK, finished[TRUNK].bytes, finished[TRUNK].xxh3),
-            files=files,
+            files={name: checksum(data) for name, data in copied.items()},
         )
 
 
