@@ -125,7 +125,7 @@ def test_a_cache_that_is_somebody_elses_is_refused(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("shipped")
-def test_a_cache_of_an_earlier_version_is_used_on(tmp_path: Path):
+def test_a_cache_of_an_earlier_version_is_used_on():
     directory = model_directory("demo")
     (directory.parent / ".flashmoe").unlink()
     (directory.parent / "sessions").mkdir()
