@@ -21,7 +21,7 @@ test: .venv/installed-for-tests
 # The native core under AddressSanitizer and UBSan, then under ThreadSanitizer (what has threads).
 sanitize: .venv/installed-for-tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" csrc/tests/run address
-	PATH="$(CURDIR)/$(BIN):$$PATH" csrc/tests/run thread reader pool
+	PATH="$(CURDIR)/$(BIN):$$PATH" csrc/tests/run thread reader pool kv_cache
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flash-MoE needs Python 3.11 or newer; name one: make PYTHON=python3.12")'

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "backend/in_use.hpp"
 #include "backend/memory.hpp"
 #include "io/buffer.hpp"
 #include "kernels/types.hpp"
@@ -12,7 +13,7 @@ namespace flashmoe {
 
 // The memory S is cut into parts of kDeltaColumns columns of a head, each the work of one thread. A part lies by itself,
 // [key_dim, columns], as it is walked, its rows padded to whole vectors: every token reads and writes all of it, and the
-// states of all layers are more than the caches hold.
+// states of all layers are more than the caches hold. It has no lock: whoever lets several threads have it takes `use`.
 class DeltaState {
 public:
     DeltaState(Index channels, Index kernel, Index value_heads, Index key_dim, Index value_dim);
@@ -30,6 +31,7 @@ public:
 
     const Index channels, kernel, value_heads, key_dim, value_dim;
     std::vector<float> conv;  // [kernel - 1, channels], oldest first
+    InUse use;
 
 private:
     Index head_floats() const { return key_dim * round_up(value_dim, 16); }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/in_use.hpp"
 #include "backend/memory.hpp"
 #include "kernels/table.hpp"
 #include "threads/pool.hpp"
@@ -22,6 +23,7 @@ struct Heads {
 //
 // A fork shares blocks with its source. Only the cache that made a block writes to it, behind its own length, which no
 // fork reads; whoever else wants to go on inside a block copies it first. So forks may be read while the source grows.
+// One cache has no lock: whoever lets several threads have it takes `use` first.
 class KvCache {
 public:
     KvCache(Index heads, Index dim, int bits);  // 16 or 8
@@ -49,6 +51,8 @@ public:
     Index block_bytes() const { return heads_ * layout_.bytes; }
     // Where the blocks lie: equal for blocks that are shared.
     const std::vector<const std::uint8_t*>& blocks() const { return pointers_; }
+
+    InUse use;
 
 private:
     struct Free {

@@ -70,6 +70,14 @@ Residual residual(const Floats& x, Index hidden) {
     return {x.exactly({x.shape(0), hidden}), x.shape(0), hidden};
 }
 
+// The states of a batch, for as long as an operation changes them.
+template <class State>
+std::vector<InUse::Hold> held(const std::vector<Part<State>>& parts) {
+    std::vector<InUse::Hold> holds;
+    for (const auto& part : parts) holds.push_back(part.state->use.change());
+    return holds;
+}
+
 // The rows of each sequence, which end where `ends` says.
 template <class State>
 std::vector<Part<State>> parts_of(const std::vector<Index>& ends, nb::sequence states, Index rows) {
@@ -97,6 +105,7 @@ void delta_net(CpuHandle& self, nb::handle x, const DeltaNet& weights, const std
                     p.state->value_heads == w.value_heads && p.state->key_dim == w.key_dim &&
                     p.state->value_dim == w.value_dim,
                 "a state is not of this layer's shape");
+    const auto holds = held(parts);
     self.run([&](Cpu& cpu) { cpu.delta_net(w, stream, parts); });
 }
 
@@ -112,6 +121,7 @@ void full_attention(CpuHandle& self, nb::handle x, const Attention& weights, con
     const auto parts = parts_of<KvCache>(ends, states, stream.rows);
     for (const auto& p : parts)
         require(p.state->heads() == w.kv_heads && p.state->dim() == w.dim, "a cache is not of this layer's shape");
+    const auto holds = held(parts);
     const auto listen = [] {
         const nb::gil_scoped_acquire acquired;
         if (PyErr_CheckSignals() != 0) throw nb::python_error();

@@ -13,9 +13,10 @@ struct CpuHandle {
 
     CpuHandle(int threads, const Kernels& kernels) : cpu(threads, kernels) {}
 
-    // Runs an operation without the GIL, one at a time.
+    // Runs an operation without the GIL, one at a time. Throws Forked in a child forked since.
     template <class Operation>
     void run(const Operation& operation) {
+        cpu.pool().check_process();
         const nb::gil_scoped_release released;
         const auto lock = cpu.lock();
         const auto begin = std::chrono::steady_clock::now();

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <span>
@@ -60,16 +61,20 @@ Priority to_priority(int priority) {
 
 int open(PyReader& reader, const std::string& path, bool direct) {
     int error = 0;
+    std::string reason;
     {
         nb::gil_scoped_release release;
         try {
             return reader.native.open(path, direct);
         } catch (const std::system_error& failure) {
             error = failure.code().value();
+            reason = failure.code().message();
+        } catch (const NotRegular& failure) {
+            error = EINVAL;
+            reason = failure.what();
         }
     }
-    errno = error;
-    PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+    PyErr_SetObject(PyExc_OSError, nb::make_tuple(error, reason, path).ptr());
     throw nb::python_error();
 }
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -13,8 +14,17 @@
 namespace flashmoe {
 namespace {
 
+// Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+Descriptor open_regular(const std::string& path, int flags) {
+    Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags));
+    struct stat status {};
+    if (file && (fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode))) throw NotRegular();
+    return file;
+}
+
 Descriptor open_buffered(const std::string& path) {
-    Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    Descriptor file = open_regular(path, 0);
+    if (!file && errno == ENXIO) throw NotRegular();  // what opening a socket gives
     if (!file) throw std::system_error(errno, std::generic_category(), path);
 #ifdef POSIX_FADV_RANDOM
     // A record is read whole in one call; read-ahead would fetch bytes of experts that nobody asked for.
@@ -25,7 +35,7 @@ Descriptor open_buffered(const std::string& path) {
 
 Descriptor open_direct(const std::string& path) {
 #ifdef O_DIRECT
-    return Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+    return open_regular(path, O_DIRECT);
 #else
     (void)path;
     return {};

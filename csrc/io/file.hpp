@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <sys/types.h>
 
@@ -25,6 +26,12 @@ private:
     int fd_ = -1;
 };
 
+// A pipe, a socket, a device or a directory in place of a file of records.
+class NotRegular : public std::runtime_error {
+public:
+    NotRegular() : std::runtime_error("it is not a regular file") {}
+};
+
 // How a read ended: all bytes (error 0), or how far it came and why it stopped (ENODATA: the file ends there).
 struct ReadOutcome {
     std::size_t bytes;
@@ -36,7 +43,7 @@ using PreadCall = ssize_t (*)(int fd, void* to, std::size_t bytes, off_t offset)
 
 class File {
 public:
-    // Throws std::system_error with the errno of open(2). A file system without O_DIRECT is read through the page
+    // Throws NotRegular, or std::system_error with the errno of open(2). A file system without O_DIRECT is read through the page
     // cache instead, without a word: the bytes are the same.
     File(const std::string& path, bool direct);
 

@@ -27,7 +27,9 @@ double seconds(std::chrono::steady_clock::time_point time) {
 ReadError::ReadError(Ticket ticket, const ReadOutcome& outcome, std::size_t wanted)
     : std::runtime_error(describe(outcome, wanted)), ticket(ticket), error(outcome.error), got(outcome.bytes) {}
 
-Reader::Reader(int threads, PreadCall call) : call_(call) {
+Reader::Reader(int threads, PreadCall call)
+    : call_(call), queued_(std::make_unique<std::condition_variable>()),
+      finished_(std::make_unique<std::condition_variable>()) {
     if (threads < 1) throw std::invalid_argument("a reader needs at least one thread");
     try {
         for (int i = 0; i < threads; ++i) threads_.emplace_back([this, i] { work(i); });
@@ -37,11 +39,23 @@ Reader::Reader(int threads, PreadCall call) : call_(call) {
     }
 }
 
-Reader::~Reader() { close(); }
+Reader::~Reader() {
+    close();
+    if (!origin_.left()) return;
+    queued_.release();
+    finished_.release();
+    new std::vector<std::thread>(std::move(threads_));  // nobody is there to be joined
+}
+
+// Asks before it waits: the mutex may have been held when the process forked.
+std::unique_lock<std::mutex> Reader::lock() const {
+    origin_.check();
+    return std::unique_lock(mutex_);
+}
 
 int Reader::open(const std::string& path, bool direct) {
     auto file = std::make_shared<const File>(path, direct);
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     if (closing_) throw std::invalid_argument("the reader is closed");
     files_.push_back(std::move(file));
     return static_cast<int>(files_.size()) - 1;
@@ -52,7 +66,7 @@ Ticket Reader::submit(int file, std::size_t bytes, std::span<const Place> places
     for (const Place& place : places)
         if (place.position > buffer->size() || bytes > buffer->size() - place.position)
             throw std::invalid_argument("the read would not fit in its buffer");
-    std::unique_lock lock(mutex_);
+    auto lock = this->lock();
     if (closing_) throw std::invalid_argument("the reader is closed");
     if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
     const auto& source = files_[static_cast<std::size_t>(file)];
@@ -62,51 +76,51 @@ Ticket Reader::submit(int file, std::size_t bytes, std::span<const Place> places
         queues_[static_cast<int>(priority)].push_back(last_ticket_);
     }
     lock.unlock();  // a thread that wakes would wait for it
-    queued_.notify_one();  // and wakes the next itself: each wake costs its caller 5 us
+    queued_->notify_one();  // and wakes the next itself: each wake costs its caller 5 us
     return first;
 }
 
 void Reader::wait(Ticket ticket) {
-    std::unique_lock lock(mutex_);
+    auto lock = this->lock();
     // Looked up each time: another thread may spend the ticket meanwhile.
-    finished_.wait(lock, [&] { return find(ticket).stage == Stage::done; });
+    finished_->wait(lock, [&] { return find(ticket).stage == Stage::done; });
     spend(ticket, find(ticket));
 }
 
 std::vector<Ticket> Reader::wait_any(std::span<const Ticket> tickets) {
     if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
     std::vector<Ticket> done;
-    std::unique_lock lock(mutex_);
-    finished_.wait(lock, [&] { return !(done = done_of(tickets)).empty(); });
+    auto lock = this->lock();
+    finished_->wait(lock, [&] { return !(done = done_of(tickets)).empty(); });
     spend_all(done);
     return done;
 }
 
 bool Reader::await_any(std::span<const Ticket> tickets, std::chrono::milliseconds patience) {
     if (tickets.empty()) throw std::invalid_argument("there is nothing to wait for");
-    std::unique_lock lock(mutex_);
-    return finished_.wait_for(lock, patience, [&] { return !done_of(tickets).empty(); });
+    auto lock = this->lock();
+    return finished_->wait_for(lock, patience, [&] { return !done_of(tickets).empty(); });
 }
 
 std::vector<Ticket> Reader::ended(std::span<const Ticket> tickets) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     std::vector<Ticket> done = done_of(tickets);
     spend_all(done);
     return done;
 }
 
 bool Reader::cancel(Ticket ticket) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     const Request& request = find(ticket);
     if (request.stage != Stage::queued) return false;
     std::erase(queue_of(request), ticket);
     requests_.erase(ticket);
-    finished_.notify_all();
+    finished_->notify_all();
     return true;
 }
 
 void Reader::promote(Ticket ticket) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     Request& request = find(ticket);
     if (request.stage == Stage::done || request.priority == Priority::demand) return;
     const bool running = request.stage == Stage::running;
@@ -121,24 +135,34 @@ void Reader::promote(Ticket ticket) {
         return;
     }
     queues_[kDemand].push_back(ticket);
-    queued_.notify_one();  // the threads may have slept beside a queue of prefetches
+    queued_->notify_one();  // the threads may have slept beside a queue of prefetches
 }
 
 void Reader::drain() {
-    std::unique_lock lock(mutex_);
+    auto lock = this->lock();
+    const Ticket last = last_ticket_;
     for (auto& queue : queues_) {
         for (const Ticket ticket : queue) requests_.erase(ticket);
         queue.clear();
     }
-    finished_.wait(lock, [&] { return all_running_ == 0; });
-    requests_.clear();
-    finished_.notify_all();
+    finished_->notify_all();  // those who wait for what was withdrawn
+    finished_->wait(lock, [&] { return !runs_any(last); });
+    std::erase_if(requests_, [last](const auto& entry) { return entry.first <= last; });
+    finished_->notify_all();
+}
+
+// Whether one of the reads up to this ticket runs.
+bool Reader::runs_any(Ticket last) const {
+    return std::ranges::any_of(requests_, [last](const auto& entry) {
+        return entry.first <= last && entry.second.stage == Stage::running;
+    });
 }
 
 void Reader::close() {
+    if (origin_.left()) return;
     std::vector<std::thread> threads;  // taken by whoever comes first, so that two may close
     {
-        const std::lock_guard lock(mutex_);
+        const auto lock = this->lock();
         closing_ = true;
         for (auto& queue : queues_) {
             for (const Ticket ticket : queue) {
@@ -150,31 +174,31 @@ void Reader::close() {
         files_.clear();
         threads.swap(threads_);
     }
-    queued_.notify_all();
-    finished_.notify_all();
+    queued_->notify_all();
+    finished_->notify_all();
     for (auto& thread : threads) thread.join();
 }
 
 ReaderCounters Reader::counters() const {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     ReaderCounters counters = counters_;
     if (all_running_ > 0) counters.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
     return counters;
 }
 
 bool Reader::direct(int file) const {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     if (file < 0 || static_cast<std::size_t>(file) >= files_.size()) throw std::invalid_argument("no such file id");
     return files_[static_cast<std::size_t>(file)]->direct();
 }
 
 void Reader::keep_log(std::size_t capacity) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     log_.keep(capacity);
 }
 
 ReadLog Reader::log() const {
-    const std::lock_guard lock(mutex_);
+    const auto lock = this->lock();
     return log_;
 }
 
@@ -186,10 +210,10 @@ int Reader::startable() const {
 }
 
 void Reader::work(int thread) {
-    std::unique_lock lock(mutex_);
+    auto lock = this->lock();
     while (true) {
         int next = kPriorities;
-        queued_.wait(lock, [&] { return closing_ || (next = startable()) < kPriorities; });
+        queued_->wait(lock, [&] { return closing_ || (next = startable()) < kPriorities; });
         if (closing_) return;
         auto& queue = queues_[next];
         // The reference stays good while unlocked: a running request is never erased, and the map's nodes stay put.
@@ -201,7 +225,7 @@ void Reader::work(int thread) {
         if (all_running_++ == 0) busy_since_ = begin;
         const bool more = startable() < kPriorities;
         lock.unlock();
-        if (more) queued_.notify_one();
+        if (more) queued_->notify_one();
         const ReadOutcome outcome =
             request.file->read(call_, request.buffer->data() + request.position, request.bytes, request.offset);
         lock.lock();
@@ -218,13 +242,13 @@ void Reader::finish(Request& request, const ReadOutcome& outcome) {
     request.buffer.reset();
     request.file.reset();
     if (--running_of(request) == 0 && request.priority == Priority::demand && startable() < kPriorities)
-        queued_.notify_one();
+        queued_->notify_one();
     if (--all_running_ == 0) counters_.read_seconds += std::chrono::duration<double>(Clock::now() - busy_since_).count();
     if (outcome.error == 0) {
         ++counters_.reads;
         counters_.bytes_read += outcome.bytes;
     }
-    finished_.notify_all();
+    finished_->notify_all();
 }
 
 Reader::Request& Reader::find(Ticket ticket) {

@@ -1,7 +1,8 @@
 // Reads of whole records by a pool of threads, first come first served. A prefetch or a guess starts when no demand is
 // queued or running, so that it takes no bandwidth from one; what turns out to be wanted is promoted to a demand. Of
 // guesses few run at a time: a demand has to share the disk with those that run when it comes.
-// Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads.
+// Knows files, offsets and buffers; does not know what a record means. Safe to use from several threads. In a child
+// forked since it was made, everything but the end throws Forked.
 #pragma once
 
 #include <chrono>
@@ -20,6 +21,7 @@
 #include "io/buffer.hpp"
 #include "io/file.hpp"
 #include "io/read_log.hpp"
+#include "threads/origin.hpp"
 
 namespace flashmoe {
 
@@ -58,7 +60,7 @@ public:
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // An id to submit reads of this file with. Throws std::system_error.
+    // An id to submit reads of this file with. Throws as File does.
     int open(const std::string& path, bool direct);
 
     // Queues reads of file[offset, offset + bytes) to buffer[position, position + bytes), in this order, and returns the
@@ -88,10 +90,11 @@ public:
     // Makes a prefetch or guess that has not ended a demand, behind those that are queued if it has not started.
     void promote(Ticket ticket);
 
-    // Withdraws what has not started, waits for the rest, and spends every ticket.
+    // Withdraws what has not started, waits for the rest, and spends all their tickets; those that others submit
+    // meanwhile are not concerned.
     void drain();
 
-    // What the destructor does. Those who wait for a withdrawn read get ReadError with ECANCELED.
+    // What the destructor does; nothing in a forked child. Those who wait for a withdrawn read get ReadError with ECANCELED.
     void close();
 
     ReaderCounters counters() const;
@@ -118,6 +121,8 @@ private:
     };
     using Clock = std::chrono::steady_clock;
 
+    std::unique_lock<std::mutex> lock() const;
+    bool runs_any(Ticket last) const;
     // The queue to take the next read from; kPriorities if none may start.
     int startable() const;
     std::deque<Ticket>& queue_of(const Request& request) { return queues_[static_cast<int>(request.priority)]; }
@@ -129,10 +134,11 @@ private:
     void spend_all(std::span<const Ticket> done);
     void spend(Ticket ticket, const Request& request);
 
+    const Origin origin_;
     const PreadCall call_;
     mutable std::mutex mutex_;
-    std::condition_variable queued_;
-    std::condition_variable finished_;
+    // Not members: in a forked child nobody could destroy them, as threads that are not there still wait.
+    std::unique_ptr<std::condition_variable> queued_, finished_;
     std::vector<std::shared_ptr<const File>> files_;
     std::unordered_map<Ticket, Request> requests_;
     std::deque<Ticket> queues_[kPriorities];

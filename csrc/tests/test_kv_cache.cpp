@@ -73,3 +73,45 @@ TEST(kv_caches_hold_the_same_bytes_with_every_instruction_set) {
             return contents(cache);
         });
 }
+
+TEST(kv_cache_in_use_lets_many_look_or_one_change) {
+    KvCache cache(kHeads, kDim, 16);
+    {
+        const auto one = cache.use.look(), another = cache.use.look();
+        CHECK_THROWS(std::runtime_error, cache.use.change());
+        const KvCache fork = cache.fork(0);
+        CHECK_THROWS(std::runtime_error, cache.use.change());
+    }
+    {
+        const auto only = cache.use.change();
+        CHECK_THROWS(std::runtime_error, cache.use.look());
+        CHECK_THROWS(std::runtime_error, cache.use.change());
+    }
+    const auto again = cache.use.change();
+}
+
+TEST(kv_cache_in_use_keeps_threads_apart) {
+    KvCache cache(kHeads, kDim, 16);
+    const Index row = cache.row_bytes();
+    const auto rows = bytes(200 * row);
+    std::atomic<int> wrong = 0;
+    std::vector<std::thread> threads;
+    for (int thread = 0; thread < 5; ++thread)
+        threads.emplace_back([&, thread] {
+            for (int round = 0; round < 200; ++round) {
+                try {
+                    if (thread < 2) {
+                        const auto hold = cache.use.change();
+                        if (cache.length() < 200) cache.append_rows(1, rows.data() + cache.length() * row);
+                    } else {
+                        const auto hold = cache.use.look();
+                        wrong += !begins_with(rows, contents(cache));
+                    }
+                } catch (const std::runtime_error&) {  // the other thread was first
+                }
+            }
+        });
+    for (auto& thread : threads) thread.join();
+    CHECK_EQUAL(wrong.load(), 0);
+    CHECK(begins_with(rows, contents(cache)));
+}

@@ -1,4 +1,6 @@
 // The reader on files that are as they should be.
+#include <sys/stat.h>
+
 #include <stdexcept>
 #include <system_error>
 
@@ -99,6 +101,17 @@ TEST(reader_refuses_misuse) {
     CHECK_THROWS(std::invalid_argument, reader.wait(99));
     CHECK_THROWS(std::invalid_argument, Reader(0));
     CHECK_THROWS(std::system_error, reader.open(file.path + ".none", true));
+}
+
+TEST(reader_opens_regular_files_alone) {
+    const TemporaryFile file;
+    Reader reader(1);
+    const std::string pipe = file.path + ".pipe";
+    CHECK_EQUAL(mkfifo(pipe.c_str(), 0600), 0);
+    for (const bool direct : {false, true})
+        for (const std::string& path : {pipe, std::string("/dev/zero"), std::filesystem::temp_directory_path().string()})
+            CHECK_THROWS(NotRegular, reader.open(path, direct));
+    std::filesystem::remove(pipe);
 }
 
 TEST(reader_keeps_no_log_unless_told) {

@@ -164,6 +164,62 @@ TEST(reader_is_as_new_after_it_was_drained) {
     CHECK(holds_record(*buffer, 2, 2));
 }
 
+TEST(reader_drains_what_was_submitted_before_and_nothing_else) {
+    const TemporaryFile file;
+    shut_gate();
+    Reader reader(1, gated);
+    const int id = reader.open(file.path, false);
+    const auto buffer = make_buffer();
+    submit(reader, id, 0, buffer, 0);
+    wait_for_calls(1);
+    const Ticket queued = submit(reader, id, 1, buffer, 1);
+    std::optional<std::string> spent;
+    std::thread waiter([&] {
+        try {
+            reader.wait(queued);
+        } catch (const std::invalid_argument& error) {
+            spent = error.what();
+        }
+    });
+    std::thread drainer([&] { reader.drain(); });
+    waiter.join();  // what was withdrawn ends although the drain still waits
+    CHECK(spent.has_value());
+    const Ticket later = submit(reader, id, 2, buffer, 2);
+    open_gate();
+    drainer.join();
+    reader.wait(later);
+    CHECK(holds_record(*buffer, 2, 2));
+}
+
+TEST(reader_may_be_drained_while_other_threads_submit) {
+    const TemporaryFile file;
+    Reader reader(4);
+    const int id = reader.open(file.path, false);
+    std::atomic<bool> over = false;
+    std::atomic<int> wrong = 0;
+    std::vector<std::thread> callers;
+    for (std::size_t caller = 0; caller < 3; ++caller)
+        callers.emplace_back([&, caller] {
+            const auto buffer = make_buffer(1);
+            for (std::size_t round = 0; round < 300; ++round) {
+                const std::size_t record = (round * 7 + caller) % kRecords;
+                const Ticket ticket = submit(reader, id, record, buffer, 0, static_cast<Priority>(round % 3));
+                try {
+                    reader.wait(ticket);
+                    wrong += !holds_record(*buffer, 0, record);
+                } catch (const std::invalid_argument&) {  // withdrawn, so nothing is read into the buffer any more
+                }
+            }
+        });
+    std::thread drainer([&] {
+        while (!over) reader.drain();
+    });
+    for (auto& caller : callers) caller.join();
+    over = true;
+    drainer.join();
+    CHECK_EQUAL(wrong.load(), 0);
+}
+
 TEST(reader_withdraws_what_was_promoted) {
     const TemporaryFile file;
     shut_gate();

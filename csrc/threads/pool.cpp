@@ -1,6 +1,7 @@
 #include "threads/pool.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace flashmoe {
 namespace {
@@ -39,12 +40,17 @@ Pool::Pool(int threads, Tuning tuning) : tuning_(tuning) {
 }
 
 Pool::~Pool() {
+    if (origin_.left()) {
+        new std::vector<std::thread>(std::move(workers_));  // nobody is there to be joined
+        return;
+    }
     stop_.store(true, std::memory_order_release);
     wake(kThreadsMask);
     for (std::thread& worker : workers_) worker.join();
 }
 
 void Pool::run_erased(std::uint32_t chunks, Call call, const void* context) {
+    origin_.check();  // before the lock, which may have been held when the process forked
     const std::lock_guard lock(one_region_);
     if (workers_.empty() || chunks <= 1) {
         for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) call(context, chunk, 0);

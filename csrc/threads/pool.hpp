@@ -3,7 +3,7 @@
 // The caller takes part. Chunks are handed out by a counter, so who computes a chunk is a matter of chance and a body
 // must not let its result depend on it. A worker that wakes late costs nothing: the region ends when every chunk is
 // done, not when every worker has looked. Idle workers spin for a while, then sleep.
-// Bodies must not throw and must not start a region of the same pool.
+// Bodies must not throw and must not start a region of the same pool. In a child forked since, a region throws Forked.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "threads/origin.hpp"
 
 namespace flashmoe {
 
@@ -31,6 +33,9 @@ public:
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
+
+    // Throws Forked in a child forked since the pool was made.
+    void check_process() const { origin_.check(); }
 
     // Threads that compute, the caller included.
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
@@ -64,6 +69,7 @@ private:
     std::uint32_t run_ticket(std::uint32_t ticket, int worker) const;
     void worker_loop(int worker);
 
+    const Origin origin_;
     const Tuning tuning_;
     std::mutex one_region_;
     // Written by its caller only while no chunk is outstanding; read only by a thread that has claimed a chunk and not

@@ -86,6 +86,54 @@ def damage_nothing_but_the_end(directory: Path) -> None:
         file.write(b"\1")
 
 
+def interrupted(directory: Path) -> None:
+    """As a pack that was killed leaves it."""
+    (directory / "flashmoe.json").unlink()
+    (directory / ".packing").mkdir()
+    for name in (".flashmoe", "plan.json", "trunk.json", ".layer-001.json.0123abcd.partial"):
+        (directory / ".packing" / name).write_text('{"kind": "unfinished pack", "format": 1}')
+    (directory / "experts" / ".layer-001.safetensors.0123abcd.partial").touch()
+
+
+@pytest.mark.usefixtures("shipped")
+def test_of_the_cache_nothing_goes_but_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Photos in it, beside packs and in one, and what a link leads to."""
+    first = model_directory("demo")
+    cache = first.parent
+    outside = tmp_path / "outside"
+    shutil.copytree(first, outside)
+    mine = [cache / "photo.jpg", cache / "demo-of-mine" / "photo.jpg", first / "photo.jpg"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (cache / f"demo-{'0' * 16}").symlink_to(outside)
+    before = contents(outside)
+    monkeypatch.setattr(packed, "RECIPE", packed.Recipe(8, 8))
+    second = model_directory("demo")
+    assert verify(second)[1] == []
+    assert [path for path in mine if not path.exists()] == []
+    assert [path.name for path in first.iterdir()] == ["photo.jpg"]
+    assert contents(outside) == before
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_cache_that_is_somebody_elses_is_refused(tmp_path: Path):
+    (tmp_path / "cache" / "flashmoe").mkdir(parents=True)
+    (tmp_path / "cache" / "flashmoe" / "photo.jpg").write_text("mine")
+    with pytest.raises(FlashMoeError, match=r"holds 'photo\.jpg', which Flash-MoE did not write"):
+        model_directory("demo")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_cache_of_an_earlier_version_is_used_on():
+    directory = model_directory("demo")
+    (directory.parent / ".flashmoe").unlink()
+    (directory.parent / "sessions").mkdir()
+    (directory / "tokenizer.json").unlink()
+    assert model_directory("demo") == directory
+    assert (directory.parent / ".flashmoe").exists()
+
+
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(
     "damage",
@@ -95,11 +143,7 @@ def damage_nothing_but_the_end(directory: Path) -> None:
         lambda d: (d / "tokenizer.json").unlink(),
         damage_nothing_but_the_end,
         shutil.rmtree,
-        lambda d: (
-            shutil.rmtree(d),
-            d.with_name(f"{d.name}.new").mkdir(),
-            (d.with_name(f"{d.name}.new") / "x").touch(),
-        ),
+        lambda d: (d.rename(d.with_name(f"{d.name}.new")), interrupted(d.with_name(f"{d.name}.new"))),
     ],
     ids=["no trunk", "half a manifest", "no tokenizer", "a wrong byte", "gone", "an interrupted beginning"],
 )
@@ -109,7 +153,7 @@ def test_a_damaged_cache_mends_itself(damage: Callable[[Path], object]):
     damage(directory)
     assert model_directory("demo") == directory
     assert contents(directory) == before
-    assert sorted(path.name for path in directory.parent.iterdir()) == [directory.name, "demo.lock"]
+    assert sorted(path.name for path in directory.parent.iterdir()) == [".flashmoe", directory.name, "demo.lock"]
 
 
 def test_processes_that_ask_at_the_same_time_get_one_pack(shipped: Path):

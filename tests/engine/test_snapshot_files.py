@@ -127,12 +127,12 @@ def test_bytes_changed_anywhere_are_found_with_one_warning_and_computed_anew(dat
             content[0] ^= before == content
     path.write_bytes(content)
     with Warnings() as warnings:
-        assert engine.session_cache(directory).take(tokens).length == 0
-        assert engine.session_cache(directory).take(tokens).length == 0
+        cache = engine.session_cache(directory)
+        assert [cache.take(tokens).length for _ in range(2)] == [0, 0]
     assert len(warnings) == 1
     assert str(path) in warnings[0]
     assert warnings[0].endswith("the session is computed anew.")
-    assert not path.exists()
+    assert path.exists() == (content[:8] != b"flashmoe"), "what does not begin as a part is not known to be one"
 
 
 class Warnings:
@@ -169,6 +169,7 @@ def test_a_whole_file_of_another_model_or_format_is_refused(engine, tmp_path, mo
 
 
 def test_other_files_in_the_directory_are_left_alone(engine, tmp_path):
+    engine.session_cache(tmp_path)
     directory = tmp_path / engine.identity
     directory.mkdir()
     for name in ("00000010", "00000010-0.state", "notes.txt", "99999999-x.keys"):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from checkpoints import CONFIGS, quantise_mlx, random_weights, to_mlx, wrapped, write_hf, write_mlx
 from flashmoe.errors import FlashMoeError, FormatError
@@ -157,6 +159,60 @@ def test_weights_that_do_not_fit_config_are_named(tmp_path, name, values, senten
         tensors[name] = np.asarray(values)
     with pytest.raises(FormatError, match=sentence):
         plan(write_hf(tmp_path / "hf", CONFIG, tensors))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.mlp.experts.down_proj_bias", (6, 128)),
+        ("model.layers.0.mlp.experts.3.gate_proj.weight", (64, 128)),
+        ("model.layers.0.mlp.experts.6.down_proj.weight", (128, 64)),
+        ("model.layers.0.mlp.experts.router_bias", (6,)),
+        ("model.norm.scales", (128,)),
+    ],
+)
+def test_a_tensor_that_nobody_reads_is_named(tmp_path, name, shape):
+    with pytest.raises(FormatError, match=f"1 tensors that a qwen3_5_moe does not have, '{name}' among them"):
+        plan(write_hf(tmp_path / "hf", CONFIG, {**TENSORS, name: np.ones(shape, np.float32)}))
+
+
+def test_an_mlx_tensor_under_the_experts_that_nobody_reads_is_named(tmp_path):
+    name = "language_model.model.layers.0.mlp.switch_mlp.gate_proj.lora_a"
+    with pytest.raises(FormatError, match=r"'model\.layers\.0\.mlp\.switch_mlp\.gate_proj\.lora_a' among them"):
+        plan(mlx(tmp_path / "mlx", change=lambda a: a.update({name: mx.ones((2, 2))})))
+
+
+def test_one_tensor_under_two_names_is_named(tmp_path):
+    tensors = {**TENSORS, "model.language_model.norm.weight": TENSORS["model.norm.weight"]}
+    with pytest.raises(FormatError, match=r"under two names, '.*norm\.weight' and '.*norm\.weight'"):
+        plan(write_hf(tmp_path / "hf", CONFIG, tensors))
+
+
+def test_one_tensor_in_two_shards_is_named_with_both(tmp_path):
+    """As a download over an older version leaves it."""
+    source = write_hf(tmp_path / "hf", CONFIG, TENSORS, shards=3)
+    first, second = sorted(source.glob("*.safetensors"))[:2]
+    with safe_open(first, "numpy") as old, safe_open(second, "numpy") as new:
+        name = sorted(old.keys())[0]
+        tensors = {key: new.get_tensor(key) for key in new.keys()} | {name: old.get_tensor(name) + 1}  # noqa: SIM118
+    save_file(tensors, second)
+    with pytest.raises(FormatError, match=f"{second.name} and .*{first.name} both hold the tensor '{name}'"):
+        plan(source)
+
+
+def test_two_checkpoints_in_one_directory_are_named(tmp_path):
+    source = write_hf(tmp_path / "hf", CONFIG, TENSORS, shards=3)
+    old = write_hf(tmp_path / "old", CONFIG, TENSORS)
+    (old / "model.safetensors").rename(source / "model.safetensors")
+    with pytest.raises(FormatError, match=r"two checkpoints: model\.safetensors, and the shards that"):
+        plan(source)
+
+
+def test_an_index_of_one_shard_is_no_second_checkpoint(tmp_path):
+    """As MLX writes it."""
+    source = write_hf(tmp_path / "hf", CONFIG, TENSORS)
+    index_of(source).write_text(json.dumps({"weight_map": dict.fromkeys(TENSORS, "model.safetensors")}))
+    plan(source)
 
 
 def test_an_expert_that_does_not_divide_into_groups_is_refused(tmp_path):

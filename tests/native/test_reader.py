@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flashmoe._native import Buffer, Reader, ReadError
+from strange_files import KINDS, put, run
 
 PAGE = 4096
 
@@ -89,12 +90,19 @@ def test_the_end_of_the_file_is_an_error_with_ticket_and_progress(file: Path) ->
         reader.wait(ticket)
 
 
-def test_a_directory_cannot_be_read(tmp_path: Path) -> None:
-    reader, buffer = Reader(1), Buffer(PAGE)
-    ticket = reader.submit(reader.open(str(tmp_path), False), 0, PAGE, buffer, 0, 0)
-    with pytest.raises(ReadError) as caught:
-        reader.wait(ticket)
-    assert (caught.value.errno, caught.value.got) == (errno.EISDIR, 0)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("direct", [False, True])
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str, direct: bool) -> None:
+    put(kind, tmp_path / "file")
+    code = f"""
+import sys
+from flashmoe._native import Reader
+try:
+    Reader(1).open(sys.argv[1], {direct})
+except OSError as error:
+    print(error.strerror, error.filename == sys.argv[1])
+"""
+    assert run(code, tmp_path / "file") == "it is not a regular file True\n"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Knows messages, not tokens.
 
 import json
 import logging
+import os
 import re
 import threading
 from collections import Counter, OrderedDict
@@ -21,6 +22,7 @@ from flashmoe.chat.tool_calls import ToolCall
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import write_atomically
 from flashmoe.files.jsonfile import parse_value
+from flashmoe.files.opening import open_regular, read_bytes
 
 _BYTES = 16_000_000
 _log = logging.getLogger("flashmoe")
@@ -68,11 +70,14 @@ class WrittenTurns:
 
     def _append(self, path: Path, turn: WrittenTurn) -> None:
         try:
-            with path.open("ab") as file:
+            # For the user alone, since it holds what was said; also where an earlier version made it.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with os.fdopen(open_regular(path, flags, 0o600, links=False), "ab") as file:
+                os.fchmod(file.fileno(), 0o600)
                 file.write(_line(turn))
                 large = file.tell() > 2 * _BYTES
             if large:
-                write_atomically(path, b"".join(_line(held) for held in self._turns.values()))
+                write_atomically(path, b"".join(_line(held) for held in self._turns.values()), 0o600)
         except (OSError, FlashMoeError) as error:
             _log.warning("Tool calls are not kept in %s for later: %s", path, error)
             self._path = None
@@ -130,7 +135,7 @@ def _line(turn: WrittenTurn) -> bytes:
 
 def _read(path: Path) -> Iterator[WrittenTurn]:
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path).splitlines()
     except FileNotFoundError:
         return
     except OSError as error:

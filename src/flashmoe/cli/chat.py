@@ -1,5 +1,6 @@
 """`flashmoe chat DIR`: a conversation in the terminal."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from flashmoe.cli.saved_states import default_sessions
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.atomic import writing_errors
+from flashmoe.files.opening import open_regular
 from flashmoe.settings import BACKENDS
 from flashmoe.terminal.answering import Choices
 from flashmoe.terminal.app import Chat
@@ -82,4 +84,5 @@ def _history() -> Path:
     directory = platformdirs.user_state_path("flashmoe", appauthor=False)
     with writing_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(open_regular(directory / "chat-history", os.O_RDWR | os.O_CREAT, 0o600))
     return directory / "chat-history"

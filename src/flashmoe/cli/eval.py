@@ -23,6 +23,7 @@ from flashmoe.evaluation.cases import Case, read_cases, spread
 from flashmoe.evaluation.divergence import check_comparable, divergence
 from flashmoe.evaluation.perplexity import documents, perplexity, windows
 from flashmoe.evaluation.report import Report
+from flashmoe.files.opening import read_bytes
 from flashmoe.settings import BACKENDS, parse_bytes
 from flashmoe.streaming.memory import available_memory
 from flashmoe.text_engine import TextEngine, load
@@ -30,6 +31,7 @@ from flashmoe.text_engine import TextEngine, load
 SEQUENCES = 16
 """Cases that decode together: one step's reads and Python serve all of them (12 % less time with the demo model)."""
 _SHARE_OF_MEMORY = 0.9
+_MAX_TEXT_BYTES = 1_000_000_000
 
 
 @click.command("eval")
@@ -146,7 +148,7 @@ def _measure_cases(engine: TextEngine, cases: list[Case], max_tokens: int, repor
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, _MAX_TEXT_BYTES).decode()
     except OSError as error:
         raise FlashMoeError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

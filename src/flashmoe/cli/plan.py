@@ -78,7 +78,7 @@ def _by_depth(text: str) -> tuple[Rate, ...]:
     rates = []
     for part in text.split(","):
         rate, _, depth = part.partition("@")
-        if depth and (not depth.isdigit() or int(depth) < 1):
+        if depth and (not depth.isdecimal() or int(depth) < 1):
             raise FlashMoeError(f"{part!r} is no rate at a number of reads in flight; write it like 7GB/s@8.")
         rates.append(Rate(int(depth or 1), float(_rate(rate) or 0)))
     return tuple(sorted(rates, key=lambda rate: rate.depth))

@@ -10,9 +10,12 @@ from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.saved_states import default_sessions
 from flashmoe.demo.packed import model_name
 from flashmoe.errors import FlashMoeError
+from flashmoe.files.opening import read_bytes
 from flashmoe.server.run import bind, check_exposure, serve
 from flashmoe.settings import BACKENDS, parse_bytes
 from flashmoe.text_engine import load
+
+_MAX_KEY_BYTES = 4096
 
 
 @click.command("serve")
@@ -74,7 +77,7 @@ def _key(given: str | None) -> str | None:
         key = given
     else:
         try:
-            key = Path(given[1:]).read_text(encoding="utf-8").strip()
+            key = read_bytes(Path(given[1:]), _MAX_KEY_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise FlashMoeError(f"The key cannot be read from {given[1:]}: {error}.") from None
     if key is not None and (not key or not key.isascii() or not key.isprintable()):

@@ -1,12 +1,13 @@
 """The word `demo`: the small trained model that ships with Flash-MoE, packed into the user's cache at first use.
 
 Invariant: what the word leads to is a whole pack of the checkpoint that ships, made with RECIPE in today's format, and
-made once however many processes ask. Knows where both lie, not what is done with a packed model.
+made once however many processes ask. Of the cache, which is marked, nothing is deleted but packs, file by file.
+Knows where both lie, not what is done with a packed model.
 """
 
 import fcntl
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,18 @@ import platformdirs
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.atomic import writing_errors
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.owned import Use, claim
 from flashmoe.pack.manifest import FORMAT, NAME
+from flashmoe.pack.names import STATE, remove_pack
 from flashmoe.pack.packer import Reports, pack
 from flashmoe.pack.recipe import Recipe
 from flashmoe.pack.verify import verify
-from flashmoe.pack.workspace import STATE
 
 WORD = "demo"
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 RECIPE = Recipe()
+_LOCK = f"{WORD}.lock"
+_PACK = re.compile(rf"{WORD}-[0-9a-f]{{16}}(?:\.new)?")
 
 Progress = Callable[[int, int], None]
 """Told bytes packed so far, and bytes in all; not called where nothing is packed."""
@@ -64,8 +68,8 @@ def _packed(progress: Progress) -> Path:
     if _is_whole(target):
         return target
     with writing_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f"{WORD}.lock"):
+        claim(cache, _USE)
+        with _alone(cache / _LOCK):
             if not _is_whole(target):
                 _pack_into(target, progress)
     return target
@@ -87,11 +91,21 @@ def _is_whole(directory: Path) -> bool:
 
 def _pack_into(target: Path, progress: Progress) -> None:
     """Packed beside it and renamed, in place of the packs of other versions and of interrupted beginnings."""
-    for old in target.parent.glob(f"{WORD}-*"):
-        shutil.rmtree(old)
+    for old in [path for path in target.parent.iterdir() if _PACK.fullmatch(path.name) and not path.is_symlink()]:
+        remove_pack(old)
     growing = target.with_name(f"{target.name}.new")
     pack(CHECKPOINT, growing, RECIPE, reports=Reports(progress))
     growing.rename(target)
+
+
+def _earlier(entry: os.DirEntry[str]) -> bool:
+    """Whether a version before the marks made it. The saved states beside the packs have a mark of their own."""
+    if entry.name == _LOCK:
+        return entry.is_file(follow_symlinks=False)
+    return entry.is_dir() and (entry.name == "sessions" or _PACK.fullmatch(entry.name) is not None)
+
+
+_USE = Use("cache", 1, "The demo model is packed", _earlier)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Invariant: a sequence's logits do not depend on the chunk size or on what else i
 text.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ class Engine:
         self.ops, self.decoder, self.store = ops, decoder, store
         self.plan, self.limits, self.own_top_k, self.defaults = plan, limits, own_top_k, defaults
         self.identity, self.learned = identity, learned
+        self._process = os.getpid()
         self.foresight: Foresight | None = None
         self.observers: list[RoutingObserver] = []
 
@@ -108,8 +110,13 @@ class Engine:
 
         step: told of each piece of the work which part of it all is done; it may raise to end the forward. A forward
         that ends by any error breaks its sequences. Raises CapacityError for a sequence that would outgrow the context,
-        and FlashMoeError for a broken one.
+        and FlashMoeError for a broken one, or in a process that was forked after the model was loaded.
         """
+        if os.getpid() != self._process:
+            raise FlashMoeError(
+                f"The model was loaded by process {self._process}, and this one was forked from it, without its "
+                "threads. Load the model after forking, or start the process anew (multiprocessing's `spawn`)."
+            )
         for state, tokens in parts:
             state.check()
             self.check_context(state.length + len(tokens))

@@ -1,7 +1,8 @@
 """How often each expert was used in earlier runs: a small file beside the model, which seeds the cache policy.
 
 Invariant: the file is a hint. One that is absent, damaged, of another model or in a place that cannot be written
-changes speed, never an answer, and raises nothing. Knows counts, not what is made of them.
+changes speed, never an answer, and raises nothing. A file of this name that does not begin as it must is somebody
+else's and stays as it is. Knows counts, not what is made of them.
 
 The file `expert-uses.bin`: the bytes `FMUSES1` and a newline; 16 characters, the xxh3-64 of the model's flashmoe.json;
 the numbers of layers and of experts in a layer, uint32; float32 [layers, experts]; 16 characters, the xxh3-64 of all
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.atomic import write_atomically
 from flashmoe.files.checksum import checksum
+from flashmoe.files.opening import opened, read_bytes
 
 NAME = "expert-uses.bin"
 _HEAD = struct.Struct("<8s16sII")
@@ -44,17 +46,24 @@ def decode(data: bytes, model: str, layers: int, experts: int) -> Uses | None:
     return uses if bool(np.isfinite(uses).all() and (uses >= 0).all()) else None
 
 
+def _content(path: Path, most: int) -> bytes | None:
+    """The file, or the beginning of one that is larger; None if there is none that can be read."""
+    try:
+        with opened(path) as file:
+            return file.read(most + 1)
+    except OSError:
+        return None
+
+
 class LearnedUses:
     """The counts of a packed model: `before`, those of earlier runs; None if there are none."""
 
     def __init__(self, directory: Path, layers: int, experts: int) -> None:
         self._path = directory / NAME
-        self._model = checksum((directory / "flashmoe.json").read_bytes())
-        try:
-            data = self._path.read_bytes()
-        except OSError:
-            data = b""
-        self.before = decode(data, self._model, layers, experts)
+        self._model = checksum(read_bytes(directory / "flashmoe.json"))
+        data = _content(self._path, len(encode(np.zeros((layers, experts), np.float32), self._model)))
+        self._foreign = data is not None and not data.startswith(_MAGIC)
+        self.before = decode(data or b"", self._model, layers, experts)
 
     @property
     def shares(self) -> NDArray[np.float64] | None:
@@ -66,7 +75,7 @@ class LearnedUses:
 
     def add(self, uses: NDArray[np.int64]) -> None:
         """Save those of this run, int64 [layers, experts], with the earlier ones; quietly not where it cannot be."""
-        if not uses.any():
+        if self._foreign or not uses.any():
             return
         total = uses.astype(np.float32)
         if self.before is not None:

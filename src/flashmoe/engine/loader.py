@@ -12,6 +12,7 @@ from flashmoe.engine.foresight import Foresight
 from flashmoe.engine.learned import LearnedUses
 from flashmoe.engine.shrinking import Shrinking
 from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token, whole_blocks
+from flashmoe.engine.sparse import found_holes, refuse_unwritten
 from flashmoe.engine.trunk import Trunk
 from flashmoe.errors import CapacityError, FlashMoeError, FormatError
 from flashmoe.files.checksum import checksum
@@ -59,11 +60,13 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     ops = make_ops(settings.backend, settings.threads or compute_threads(), settings.kv_bits)
     memory, limits = plan_memory(manifest, ops, config, settings)
     trunk = Trunk(manifest.trunk.path)
-    if settings.verify_reads and checksum(trunk.bytes) != manifest.trunk.xxh3:
+    unsure = settings.verify_reads or found_holes(manifest.trunk.path)
+    if unsure and checksum(trunk.bytes) != manifest.trunk.xxh3:
         raise FormatError(
             f"{manifest.trunk.path} is not as it was packed: its bytes do not have the xxh3 of flashmoe.json. Check "
             f"the model with `flashmoe verify {directory}`, and pack it again."
         )
+    refuse_unwritten(manifest)
     weights = trunk.handles(ops, described)
     layouts = {id(layout): ops.layout(layout) for layout in manifest.layouts}
     own_cache = settings.cache == "arena"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flashmoe.errors import FormatError
 from flashmoe.files.atomic import write_atomically
+from flashmoe.files.opening import opened
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.batch import Batch
 from flashmoe.ops.interface import Array
@@ -51,7 +52,7 @@ class RoutingTrace:
     def read(cls, path: Path) -> "RoutingTrace":
         """Raises FormatError if the file is absent or holds no trace."""
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with opened(path) as stored, np.load(stored, allow_pickle=False) as file:
                 if int(file["format"]) != FORMAT:
                     raise FormatError(f"{path} is a routing trace of format {int(file['format'])}, not {FORMAT}.")
                 trace = cls(int(file["experts"]), *(file[n] for n in (*_ROWS, "ids", "mean_weights")))

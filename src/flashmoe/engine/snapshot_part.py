@@ -23,12 +23,13 @@ from flashmoe.engine.state import SequenceState
 from flashmoe.errors import FormatError
 from flashmoe.files.atomic import atomic_file
 from flashmoe.files.checksum import checksum
+from flashmoe.files.opening import opened
 from flashmoe.ops.interface import RecurrentState
 
 FORMAT = 1
 """Counts up with this layout, and with any change of kernels that moves the bits of a state."""
 _HEADER = struct.Struct("<8sII16sQQ")
-_MAGIC = b"flashmoe"
+MAGIC = b"flashmoe"
 _DIGITS = 16
 
 
@@ -44,7 +45,7 @@ class Part:
 
     @property
     def head(self) -> bytes:
-        header = _HEADER.pack(_MAGIC, FORMAT, self.last, self.model.encode(), self.begin, self.end)
+        header = _HEADER.pack(MAGIC, FORMAT, self.last, self.model.encode(), self.begin, self.end)
         return header + np.ascontiguousarray(self.tokens[self.begin : self.end]).tobytes()
 
     def nbytes(self, state: SequenceState) -> int:
@@ -56,8 +57,8 @@ class Part:
         return state.recurrent if self.last else []
 
     def write(self, path: Path, state: SequenceState) -> None:
-        """Raises FlashMoeError with a sentence. The name under which it is written first is this process's own."""
-        with atomic_file(path, owner=str(os.getpid())) as file:
+        """For the user alone, since it holds what was said. Raises FlashMoeError with a sentence."""
+        with atomic_file(path, 0o600) as file:
             file.write(self.head)
             for cache in state.caches:
                 rows = np.empty((self.end - self.begin, cache.row_bytes), np.uint8)
@@ -90,7 +91,7 @@ class Part:
 
 
 def _content(path: Path, size: int) -> NDArray[Any]:
-    with path.open("rb", buffering=0) as file:
+    with opened(path, links=False) as file:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             raise FormatError(f"{path} has {found} bytes, not {size}")

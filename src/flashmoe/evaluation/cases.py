@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import Fields, parse_object
+from flashmoe.files.opening import read_bytes
 
 Json = Any
 KINDS = {"calls": "calls", "json": "json", "text": "contains", "exact": "text"}
@@ -71,7 +72,7 @@ def _expected(expect: Fields, kind: str) -> Json:
 def read_cases(path: Path) -> list[Case]:
     """The cases of a file. Raises FormatError naming file and line, or the file that cannot be read."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
     cases = []

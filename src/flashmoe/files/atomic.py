@@ -1,11 +1,14 @@
 """Files that appear complete or not at all.
 
 A new file is written under a temporary name in its own directory, synced, renamed and the directory synced; whatever
-fails in between leaves nothing under the final name. A process that is killed leaves `.NAME.partial` behind.
+fails in between leaves nothing under the final name. Temporary names are new ones, `.NAME.8 hex digits.partial`, so
+that nothing of anybody else's is written over; a process that is killed leaves its own behind.
 """
 
 import errno
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +18,14 @@ import xxhash
 
 from flashmoe.errors import CapacityError, FlashMoeError
 
-SUFFIX = ".partial"
+_PARTIAL = re.compile(r"\.(.+?)(?:\.(?:[0-9a-f]{8}|[0-9]+))?\.partial", re.DOTALL)
 
 
-def partial_path(path: Path, owner: str = "") -> Path:
-    """The temporary name `path` is written under; owner: tells apart processes that may write the same file."""
-    return path.with_name(f".{path.name}{owner and '.'}{owner}{SUFFIX}")
+def final_name(name: str) -> str | None:
+    """What a file of this name was to be called when it was whole; None for a name that is not a temporary one. Earlier
+    versions wrote a process's number, or nothing, in place of the digits."""
+    match = _PARTIAL.fullmatch(name)
+    return match[1] if match else None
 
 
 @contextmanager
@@ -61,11 +66,14 @@ class NewFile:
 
 
 @contextmanager
-def atomic_file(path: Path, owner: str = "") -> Iterator[NewFile]:
-    """Write `path` atomically. On any exception the temporary file is removed and `path` stays as it was."""
-    temporary = partial_path(path, owner)
+def atomic_file(path: Path, mode: int = 0o644) -> Iterator[NewFile]:
+    """Write `path` atomically. On any exception the temporary file is removed and `path` stays as it was.
+
+    mode: of the file, less what the umask forbids.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with writing_errors(path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             try:
                 yield NewFile(descriptor)
@@ -79,9 +87,9 @@ def atomic_file(path: Path, owner: str = "") -> Iterator[NewFile]:
         sync_directory(path.parent)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """A whole small file at once."""
-    with atomic_file(path) as file:
+    with atomic_file(path, mode) as file:
         file.write(data)
 
 

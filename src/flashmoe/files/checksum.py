@@ -7,6 +7,7 @@ from typing import Any
 import xxhash
 
 from flashmoe.errors import FormatError
+from flashmoe.files.opening import opened
 
 CHUNK_BYTES = 8 << 20
 
@@ -31,7 +32,7 @@ def file_checksum(path: Path, advance: Callable[[int], None] | None = None) -> s
     state = xxhash.xxh3_64()
     buffer = memoryview(bytearray(CHUNK_BYTES))
     try:
-        with path.open("rb", buffering=0) as file:
+        with opened(path) as file:
             while got := file.readinto(buffer):
                 state.update(buffer[:got])
                 if advance is not None:

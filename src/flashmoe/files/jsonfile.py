@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashmoe.errors import FormatError
+from flashmoe.files.opening import read_bytes
 
 
 def parse_value(text: bytes, where: str) -> Any:
@@ -43,9 +44,10 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object a file holds. Raises FormatError when the file is absent, unreadable or something else."""
+    """The JSON object a file holds. Raises FormatError when the file is absent, unreadable, too large or something
+    else."""
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import Fields, parse_object
+from flashmoe.files.opening import opened
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -56,7 +57,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read and check the header of `path`. Raises FormatError naming the file and what is wrong with it."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(path, file.read(8), size)
             text = file.read(length)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import read_object
+from flashmoe.hub.links import source_file
 from flashmoe.hub.matrix import SourceMatrix, widen
 from flashmoe.hub.names import text_tensors
 from flashmoe.hub.quantisation import Quantisation, infer_bits, read_quantisation
@@ -88,20 +89,28 @@ class Checkpoint:
 
     def expert_matrix(self, prefix: str, expert: int, part: str) -> SourceMatrix:
         """`part` (gate, up or down) of one expert of the layer with this prefix."""
-        if f"{_stack(prefix)}.{_PARTS[part]}.weight" in self.names:
-            return self._slice(self._stored(f"{_stack(prefix)}.{_PARTS[part]}", ".weight", 3), expert)
-        if f"{prefix}.gate_up_proj" in self.names:
-            if part == "down":
-                return self._slice(self._stored(f"{prefix}.down_proj", "", 3), expert)
-            both = self._slice(self._stored(f"{prefix}.gate_up_proj", "", 3), expert)
-            half = both.shape[0] // 2
-            return both.cut(0 if part == "gate" else half, half)
-        return self._stored(f"{prefix}.{expert}.{_PARTS[part]}", ".weight", 2)
+        base, suffix, dimensions = self._place(prefix, expert, part)
+        stored = self._stored(base, suffix, dimensions)
+        if dimensions == 2:
+            return stored
+        one = self._slice(stored, expert)
+        if part == "down" or not base.endswith("gate_up_proj"):
+            return one
+        half = one.shape[0] // 2
+        return one.cut(0 if part == "gate" else half, half)
 
     def expert_tensors(self, prefix: str) -> set[str]:
-        """Canonical names of everything under a layer's prefix."""
-        starts = (f"{prefix}.", f"{_stack(prefix)}.")
-        return {name for name in self.names if name.startswith(starts)}
+        """Canonical names of what `expert_matrix` reads under a layer's prefix."""
+        places = {self._place(prefix, expert, part) for expert in range(self.experts(prefix)) for part in _PARTS}
+        return {name for base, suffix, _ in places for name in self.matrix_tensors(base + suffix)}
+
+    def _place(self, prefix: str, expert: int, part: str) -> tuple[str, str, int]:
+        """Base and suffix of the tensor that a part of an expert lies in, and its extents: 3 where all experts do."""
+        if f"{_stack(prefix)}.{_PARTS[part]}.weight" in self.names:
+            return f"{_stack(prefix)}.{_PARTS[part]}", ".weight", 3
+        if f"{prefix}.gate_up_proj" in self.names:
+            return f"{prefix}.{'down_proj' if part == 'down' else 'gate_up_proj'}", "", 3
+        return f"{prefix}.{expert}.{_PARTS[part]}", ".weight", 2
 
     def matrix_tensors(self, name: str) -> set[str]:
         """Canonical names that a matrix or vector consumes: the values, or codes, scales and biases."""
@@ -152,7 +161,7 @@ def open_checkpoint(directory: Path, stored_shards: Shards | None = None) -> Che
     if not directory.is_dir():
         raise FormatError(f"{directory} is not a directory with a checkpoint.")
     where = str(directory / "config.json")
-    config = read_object(directory / "config.json")
+    config = read_object(source_file(directory, "config.json"))
     quantisation = read_quantisation(config, where)
     shards = stored_shards or Shards.open(directory)
     names, skipped = text_tensors(shards.tensors)

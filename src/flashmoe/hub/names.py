@@ -6,6 +6,8 @@ A wrapper for images puts a prefix before every name of the text model (`model.l
 
 from collections.abc import Iterable
 
+from flashmoe.errors import FormatError
+
 _PREFIXES = (
     ("model.language_model.", "model."),
     ("language_model.model.", "model."),
@@ -31,12 +33,15 @@ def tower(name: str) -> str | None:
 
 
 def text_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, int]]:
-    """Canonical name -> published name of the text decoder's tensors, and how many of each tower were left out."""
+    """Canonical name -> published name of the text decoder's tensors, and how many of each tower were left out.
+
+    Raises FormatError for two tensors of one canonical name.
+    """
     found: dict[str, str] = {}
     skipped: dict[str, int] = {}
     for name in names:
         if what := tower(name):
             skipped[what] = skipped.get(what, 0) + 1
-        else:
-            found[canonical(name)] = name
+        elif (other := found.setdefault(canonical(name), name)) != name:
+            raise FormatError(f"The checkpoint holds one tensor under two names, {other!r} and {name!r}. Remove one.")
     return found, skipped

@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.errors import FormatError
+from flashmoe.files.holes import unwritten
 from flashmoe.files.jsonfile import Fields, read_object
+from flashmoe.files.opening import open_regular
 from flashmoe.files.safetensors import TensorInfo, read_header
+from flashmoe.hub.links import source_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -44,13 +47,20 @@ class Shards:
         tensors: dict[str, tuple[str, TensorInfo]] = {}
         promised = _promised(directory)
         for shard, names in promised.items():
-            if not (directory / shard).exists():
-                raise FormatError(f"{directory / shard} is missing. Fetch it again, then start again.")
-            header = read_header(directory / shard)
+            path = source_file(directory, shard)
+            if not path.exists():
+                raise FormatError(f"{path} is missing. Fetch it again, then start again.")
+            header = read_header(path)
+            _refuse_holes(path)
             if absent := sorted(names - header.tensors.keys()):
                 raise FormatError(f"{directory / shard} lacks the tensor {absent[0]!r} that {INDEX} promises.")
+            if twice := sorted(header.tensors.keys() & tensors.keys()):
+                raise FormatError(
+                    f"{path} and {directory / tensors[twice[0]][0]} both hold the tensor {twice[0]!r}. One of them is "
+                    "of another version: fetch the checkpoint again, into an empty directory."
+                )
             sizes[shard] = header.file_bytes
-            times[shard] = (directory / shard).stat().st_mtime_ns
+            times[shard] = path.stat().st_mtime_ns
             tensors.update({name: (shard, info) for name, info in header.tensors.items()})
         return cls(directory, sizes, times, tensors)
 
@@ -69,13 +79,18 @@ class Shards:
                 raise FormatError(f"{entry.where}: 'place' is not a shard, a begin and an end.")
             info = TensorInfo(entry.text("dtype"), entry.integers("shape"), place[1], place[2])
             tensors[entry.text("name")] = (names[place[0]], info)
+        shards = cls(directory, sizes, times, tensors)
         for name in names:
-            path = directory / name
-            if path.exists() and (path.stat().st_size, path.stat().st_mtime_ns) != (sizes[name], times[name]):
-                raise FormatError(
-                    f"{path} has changed since the pack began. Remove the unfinished pack and start anew."
-                )
-        return cls(directory, sizes, times, tensors)
+            if source_file(directory, name).exists():
+                shards.refuse_changed(name)
+        return shards
+
+    def refuse_changed(self, shard: str) -> None:
+        """Raise FormatError unless a shard has the size and time it had when its header was read."""
+        path = self.directory / shard
+        status = path.stat()
+        if (status.st_size, status.st_mtime_ns) != (self.sizes[shard], self.times[shard]):
+            raise FormatError(f"{path} has changed since the pack began. Remove the unfinished pack and start anew.")
 
     def to_json(self) -> dict[str, Any]:
         number = {name: i for i, name in enumerate(self.sizes)}
@@ -108,7 +123,7 @@ class Shards:
     def _descriptor(self, shard: str) -> int:
         with self._lock:
             if shard not in self._descriptors:
-                self._descriptors[shard] = os.open(self.directory / shard, os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptors[shard] = open_regular(self.directory / shard)
             return self._descriptors[shard]
 
     def close(self, shard: str | None = None) -> None:
@@ -123,17 +138,33 @@ def _promised(directory: Path) -> dict[str, set[str]]:
     """Shard -> tensors it must hold."""
     if not directory.is_dir():
         raise FormatError(f"{directory} is not a directory with a checkpoint.")
-    if (directory / INDEX).exists():
-        weight_map = Fields(read_object(directory / INDEX), str(directory / INDEX)).strings("weight_map")
+    if (index := source_file(directory, INDEX)).exists():
+        weight_map = Fields(read_object(index), str(index)).strings("weight_map")
         shards: dict[str, set[str]] = {}
         for name, shard in weight_map.items():
             if "/" in shard or "\0" in shard or not shard.endswith(".safetensors"):
                 raise FormatError(f"{directory / INDEX} names {shard!r:.60}, which is no safetensors file beside it.")
             shards.setdefault(shard, set()).add(name)
+        if SINGLE not in shards and (directory / SINGLE).exists():
+            raise FormatError(
+                f"{directory} holds two checkpoints: {SINGLE}, and the shards that {INDEX} names. Remove the older one."
+            )
         return dict(sorted(shards.items()))
     if (directory / SINGLE).exists():
         return {SINGLE: set()}
     raise FormatError(f"{directory} holds no checkpoint: neither {INDEX} nor {SINGLE} is there.")
+
+
+def _refuse_holes(path: Path) -> None:
+    try:
+        begin = unwritten(path)
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
+    if begin is not None:
+        raise FormatError(
+            f"{path} has its full size, but nothing was ever written at byte {begin}: its download or copy was broken "
+            "off. Fetch it again. If zeros belong there (a copy made sparse), write them with `cp --sparse=never`."
+        )
 
 
 _STORED: dict[str, np.dtype[Any]] = {

@@ -18,6 +18,7 @@ from flashmoe.engine.generation import Statistics, generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
+from flashmoe.files.opening import open_regular
 from flashmoe.measure.pipeline import Pipeline, pipeline, tokens_of
 from flashmoe.measure.prediction import Description, Prediction, Speeds, measure, predict
 from flashmoe.measure.roofline import Decode
@@ -241,7 +242,7 @@ def _sampling(seed: int) -> Sampling:
 
 def _drop_from_page_cache(directory: Path) -> None:
     for layer in Manifest.read(directory).layers:
-        fd = os.open(layer.path, os.O_RDONLY)
+        fd = open_regular(layer.path)
         try:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

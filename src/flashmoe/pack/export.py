@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import atomic_file, write_atomically
+from flashmoe.files.opening import read_bytes
 from flashmoe.files.safetensors import NewTensor, make_header
+from flashmoe.hub.links import source_file
 from flashmoe.hub.matrix import bfloat16_bits
 from flashmoe.hub.shards import INDEX
 from flashmoe.models.architecture import Kind, TrunkTensor
@@ -58,8 +60,9 @@ def export(
     try:
         tensors = [*_trunk(contents, DTYPES[dtype]), *_experts(contents, DTYPES[dtype])]
         total = sum(t.info.nbytes for t in tensors)
-        with new_directory(out, total):
-            _write_shards(out, _shards(tensors), total, progress)
+        shards = _shards(tensors)
+        with new_directory(out, [*shards, INDEX, "config.json", *contents.manifest.files], total):
+            _write_shards(out, shards, total, progress)
             _write_config(contents, out, dtype)
         return total
     finally:
@@ -134,7 +137,8 @@ def _expert(contents: Contents, layer: int, expert: int, parts: tuple[str, ...])
     return np.concatenate([float_rows(m, np.arange(m.shape[0])) for m in matrices])
 
 
-def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:
+def _shards(tensors: list[_Tensor]) -> dict[str, list[_Tensor]]:
+    """What goes into each file, by its name."""
     shards: list[list[_Tensor]] = [[]]
     size = 0
     for tensor in tensors:
@@ -143,16 +147,17 @@ def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:
             size = 0
         shards[-1].append(tensor)
         size += tensor.info.nbytes
-    return shards
+    return {f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards)}
 
 
-def _write_shards(out: Path, shards: list[list[_Tensor]], total: int, progress: Callable[[int, int], None]) -> None:
+def _write_shards(
+    out: Path, shards: dict[str, list[_Tensor]], total: int, progress: Callable[[int, int], None]
+) -> None:
     weight_map: dict[str, str] = {}
     threads = min(MAX_THREADS, usable_processors())
     done = 0
     with ThreadPoolExecutor(threads) as pool:
-        for i, tensors in enumerate(shards):
-            name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        for name, tensors in shards.items():
             with atomic_file(out / name) as file:
                 file.write(make_header([t.info for t in tensors], {"format": "pt"}))
                 for tensor in tensors:
@@ -184,7 +189,7 @@ def _write_config(contents: Contents, out: Path, dtype: str) -> None:
     for name in contents.manifest.files:
         if name != "config.json":
             try:
-                data = (contents.manifest.directory / name).read_bytes()
+                data = read_bytes(source_file(contents.manifest.directory, name))
             except OSError as error:
                 raise FormatError(f"{contents.manifest.directory / name} cannot be read: {error.strerror}.") from None
             write_atomically(out / name, data)

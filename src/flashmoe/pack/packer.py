@@ -16,27 +16,22 @@ import numpy as np
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import NewFile, atomic_file, write_atomically
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.opening import read_bytes
 from flashmoe.files.safetensors import TENSOR_ALIGNMENT
 from flashmoe.hub import Checkpoint, open_checkpoint
+from flashmoe.hub.links import source_file
 from flashmoe.hub.shards import Shards
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind
 from flashmoe.ops.weights import AffineMatrix, Matrix
 from flashmoe.pack.convert import convert, ordered_map, record, window
 from flashmoe.pack.manifest import NAME, PARTS, LayerFile, Manifest, TrunkFile
+from flashmoe.pack.names import COPIED
 from flashmoe.pack.plan import TRUNK, LayerPlan, Plan, TrunkItem, layer_file, make_plan
 from flashmoe.pack.recipe import Recipe
-from flashmoe.pack.shardspace import check_space, refuse_links, removable_shards, remove_shard
+from flashmoe.pack.shardspace import check_space, kept_shards, refuse_links, removable_shards, remove_shard
 from flashmoe.pack.workspace import Finished, Workspace, open_workspace
 
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 BLOCK_BYTES = 4 << 20
 """Source bytes of a block of rows: large enough to read well, small enough for several in memory."""
 MAX_THREADS = 16
@@ -76,7 +71,7 @@ def _open_source(source: Path, recipe: Recipe, workspace: Workspace) -> Checkpoi
     anew = f"Give the same source and options, or remove {workspace.directory} to start anew."
     if stored.get("options") != asked:
         raise FlashMoeError(f"{workspace.directory} was begun with other options: {stored.get('options')}. {anew}")
-    if not source.is_dir() or stored.get("config") != file_checksum(source / "config.json"):
+    if not source.is_dir() or stored.get("config") != file_checksum(source_file(source, "config.json")):
         raise FlashMoeError(f"{workspace.directory} was begun from another source than {source}. {anew}")
     shards = stored.get("shards")
     if not isinstance(shards, dict):
@@ -107,10 +102,12 @@ class _Packer:
         unwritten = [name for name, record in finished.items() if record is None]
         if self.delete_source:
             refuse_links(self.checkpoint.shards)
-        check_space(self.out, self.checkpoint.shards, self.plan, unwritten, self.delete_source)
+        copied = self._to_copy()
+        check_space(self.out, self.checkpoint, self.plan, unwritten, self.delete_source)
         self._store_plan()
         self._announce(len(finished) - len(unwritten))
-        files = self._copy_files()
+        for name, data in copied.items():
+            write_atomically(self.out / name, data)
         self._advance(sum(record.bytes for record in finished.values() if record))
         with ThreadPoolExecutor(self.threads) as pool:
             while unwritten:
@@ -118,7 +115,7 @@ class _Packer:
                 name = unwritten.pop(0)
                 finished[name] = self._write(name, pool)
         self._free_shards(unwritten)
-        manifest = self._manifest({name: record for name, record in finished.items() if record}, files)
+        manifest = self._manifest({name: record for name, record in finished.items() if record}, copied)
         write_atomically(self.out / NAME, manifest.to_json())
         self.workspace.close()
         return manifest
@@ -136,6 +133,9 @@ class _Packer:
     def _announce(self, done: int) -> None:
         for what, count in self.checkpoint.skipped.items():
             self.reports.say(f"Skipping {count} tensors of {what}: only text is computed.")
+        if self.delete_source:
+            for shard, tensor in sorted(kept_shards(self.checkpoint).items()):
+                self.reports.say(f"Keeping {shard}: it holds what is not packed, like {tensor}.")
         if done:
             self.reports.say(f"Going on: {done} of {len(self.plan.sizes)} files are finished.")
         if not (self.checkpoint.directory / "tokenizer.json").exists():
@@ -144,22 +144,21 @@ class _Packer:
                 "write text. Save it once with transformers' AutoTokenizer and copy tokenizer.json into the pack."
             )
 
-    def _copy_files(self) -> dict[str, str]:
-        checksums = {}
+    def _to_copy(self) -> dict[str, bytes]:
+        """The files that a pack has as they are, by name: read before anything is written."""
+        found = {}
         for name in COPIED:
-            path = self.checkpoint.directory / name
+            path = source_file(self.checkpoint.directory, name)
             if path.exists():
                 try:
-                    data = path.read_bytes()
+                    found[name] = read_bytes(path)
                 except OSError as error:
                     raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
-                write_atomically(self.out / name, data)
-                checksums[name] = checksum(data)
-        return checksums
+        return found
 
     def _free_shards(self, unwritten: list[str]) -> None:
         if self.delete_source:
-            for shard in removable_shards(self.checkpoint.shards, self.plan, unwritten):
+            for shard in removable_shards(self.checkpoint, self.plan, unwritten):
                 remove_shard(self.checkpoint.shards, shard)
 
     def _advance(self, count: int) -> None:
@@ -249,7 +248,7 @@ class _Packer:
             self._write_array(file, scales)
             self._write_array(file, biases)
 
-    def _manifest(self, finished: dict[str, Finished], files: dict[str, str]) -> Manifest:
+    def _manifest(self, finished: dict[str, Finished], copied: dict[str, bytes]) -> Manifest:
         layouts = self.plan.layouts
         layers = tuple(
             LayerFile(
@@ -270,7 +269,7 @@ class _Packer:
             layouts=tuple(layouts),
             layers=layers,
             trunk=TrunkFile(self.out / TRUNK, finished[TRUNK].bytes, finished[TRUNK].xxh3),
-            files=files,
+            files={name: checksum(data) for name, data in copied.items()},
         )
 
 

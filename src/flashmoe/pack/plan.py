@@ -175,7 +175,8 @@ def _wrong_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -
 
 def _refuse_leftovers(checkpoint: Checkpoint, architecture: Architecture) -> None:
     """A tensor nobody asked for means that the model is not what its model_type says: packing it would be garbage."""
-    used = {name for tensor in architecture.trunk for name in checkpoint.matrix_tensors(tensor.source)}
+    used = {t.source for t in architecture.trunk}
+    used |= {n for t in architecture.trunk if t.kind in MATRICES for n in checkpoint.matrix_tensors(t.source)}
     used |= {name for prefix in architecture.expert_prefixes for name in checkpoint.expert_tensors(prefix)}
     if architecture.config.tied:
         used |= checkpoint.matrix_tensors("lm_head.weight")

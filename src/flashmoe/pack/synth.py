@@ -67,7 +67,8 @@ def synth_config(config: dict[str, Any], choices: Choices, out: Path, progress: 
     layout = make_layout((part, *shapes[part], choices.expert_bits) for part in PARTS)
     files = {"config.json": json.dumps(config, indent=1).encode(), **text_files(c.vocab)}
     writer = _Writer(parsed, choices, layout, out, progress)
-    with new_directory(out, writer.total + sum(map(len, files.values()))):
+    names = [*files, TRUNK, NAME, *(layer_file(i) for i in range(c.layers))]
+    with new_directory(out, names, writer.total + sum(map(len, files.values()))):
         (out / "experts").mkdir()
         for name, data in files.items():
             write_atomically(out / name, data)

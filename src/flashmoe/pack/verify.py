@@ -12,6 +12,7 @@ import xxhash
 
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.opening import opened
 from flashmoe.files.safetensors import TensorInfo, read_header
 from flashmoe.pack.contents import Contents
 from flashmoe.pack.manifest import LayerFile, Manifest
@@ -101,7 +102,7 @@ def _records(manifest: Manifest, number: int, entry: LayerFile, advance: Advance
     buffer = bytearray(manifest.layout(number).record_bytes)
     state = xxhash.xxh3_64()
     damaged = False
-    with entry.path.open("rb") as file:
+    with opened(entry.path) as file:
         state.update(file.read(entry.data_offset))
         for expert in range(entry.experts):
             file.readinto(buffer)

@@ -1,13 +1,13 @@
 """The directory a pack is growing in: one process at a time, and a memory of what is finished.
 
 OUT/.packing holds plan.json (what was asked, of which source) and one small JSON per finished file. Invariant: a file
-that has its JSON is complete and durable under its final name. Knows names and JSON, not tensors.
+that has its JSON is complete and durable under its final name; what is deleted has a name that a pack writes, in a
+directory that is marked, and whoever does not hold the lock deletes nothing. Knows names and JSON, not tensors.
 """
 
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,12 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from flashmoe.errors import FlashMoeError
-from flashmoe.files.atomic import SUFFIX, sync_directory, write_atomically, writing_errors
+from flashmoe.files.atomic import final_name, sync_directory, write_atomically, writing_errors
 from flashmoe.files.jsonfile import Fields, read_object
+from flashmoe.files.owned import Use, claim, is_marked, remove_if_empty
 from flashmoe.pack.manifest import NAME
+from flashmoe.pack.names import (
+    EXPERTS,
+    PLAN,
+    STATE,
+    STATE_FILES,
+    remove_state,
+    remove_unfinished,
+)
 
-STATE = ".packing"
-PLAN = "plan.json"
+
+def _earlier(entry: os.DirEntry[str]) -> bool:
+    """Whether a version before the marks wrote it into .packing, as far as names tell."""
+    return bool(STATE_FILES.fullmatch(final_name(entry.name) or entry.name)) and entry.is_file(follow_symlinks=False)
+
+
+_USE = Use("unfinished pack", 1, "An unfinished pack is remembered", _earlier)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Workspace:
         with writing_errors(self.state):
             (self.state / PLAN).unlink()
             sync_directory(self.state)
-            shutil.rmtree(self.state)
+            remove_state(self.directory)
 
     def _record(self, name: str) -> Path:
         return self.state / (Path(name).name.removesuffix(".safetensors") + ".json")
@@ -86,38 +100,53 @@ def open_workspace(directory: Path) -> Iterator[Workspace]:
         _lock(descriptor, directory)
         _check_contents(workspace)
         with writing_errors(directory):
-            (directory / "experts").mkdir(exist_ok=True)
-            workspace.state.mkdir(exist_ok=True)
-            for folder in (directory, directory / "experts", workspace.state):
-                for leftover in folder.glob(f".*{SUFFIX}"):
-                    leftover.unlink()
-        yield workspace
+            claim(workspace.state, _USE)
+        try:
+            with writing_errors(directory):
+                (directory / EXPERTS).mkdir(exist_ok=True)
+                remove_unfinished(directory)
+            yield workspace
+        finally:
+            if not (workspace.state / PLAN).exists() and not (directory / NAME).exists():
+                _leave_as_it_was(directory, existed)
     finally:
-        if not (workspace.state / PLAN).exists() and not (directory / NAME).exists():
-            _remove_empty([workspace.state, directory / "experts", *([] if existed else [directory])])
         os.close(descriptor)
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    """Nothing came of it: leave the disk as it was."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
+def _leave_as_it_was(directory: Path, existed: bool) -> None:
+    """Nothing came of it."""
+    with suppress(OSError):
+        remove_state(directory)
+    remove_if_empty(directory / EXPERTS)
+    if not existed:
+        remove_if_empty(directory)
 
 
 def _lock(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it before may have removed the directory, and another may have made it again.
+        mine = os.path.samestat(os.fstat(descriptor), directory.stat())
     except OSError:
-        raise FlashMoeError(f"Another process is writing to {directory}. Wait for it, or stop it.") from None
+        mine = False
+    if not mine:
+        raise FlashMoeError(f"Another process is writing to {directory}. Wait for it, or stop it.")
 
 
 def _check_contents(workspace: Workspace) -> None:
-    directory = workspace.directory
-    if (workspace.state / PLAN).exists():
+    """Raise FlashMoeError unless OUT is empty or an unfinished pack."""
+    directory, state = workspace.directory, workspace.state
+    marked = not state.is_symlink() and is_marked(state, _USE)
+    if (state / PLAN).exists():
         return
     if (directory / NAME).exists():
-        shutil.rmtree(workspace.state, ignore_errors=True)
+        if marked:
+            with suppress(OSError):
+                remove_state(directory)
         raise FlashMoeError(f"{directory} already holds a packed model. Choose another directory, or remove it first.")
-    if foreign := sorted(p.name for p in directory.iterdir() if p.name not in (STATE, "experts")):
-        raise FlashMoeError(f"{directory} is not empty: it holds {foreign[0]!r}. Choose another directory.")
+    with writing_errors(directory):
+        names = {path.name for path in directory.iterdir()} - {STATE, EXPERTS}
+        if (experts := directory / EXPERTS).is_dir():
+            names |= {f"{EXPERTS}/{path.name}" for path in experts.iterdir()}
+    if names:
+        raise FlashMoeError(f"{directory} is not empty: it holds {min(names)!r}. Choose another directory.")

@@ -15,6 +15,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.chat.documents import read_text
 from flashmoe.chat.schema import permitted_types
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.chat.tool_calls import Tool, function_of
@@ -85,7 +86,7 @@ class Grammars:
 
     @cached_property
     def _prepared(self) -> llguidance.LLTokenizer:
-        text = (self._directory / "tokenizer.json").read_text(encoding="utf-8")
+        text = read_text(self._directory / "tokenizer.json")
         return llguidance.LLTokenizer(text, n_vocab=self._vocab, eos_token=sorted(self._stop_ids))
 
     def form(self, grammar: str | None, *, thinking_open: bool, budget: int | None = None) -> Form:

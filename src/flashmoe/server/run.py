@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
@@ -125,9 +125,6 @@ def serve(
     sessions: where conversations outlive the server, in files of at most `disk` bytes; None: nowhere.
     """
     host = listener.getsockname()[0]
-    if sessions:
-        with suppress(OSError):  # whoever writes there says so
-            sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = text.engine.session_cache(sessions, disk)
     scheduler = Scheduler(text.engine, cache)
 

@@ -29,14 +29,14 @@ class _Group:
     def number(self, name: str) -> int | None:
         """The number in a file of the group; None for `max`, for no limit and for no file."""
         text = self._text(name).strip()
-        if not text.isdigit() or int(text) >= _UNLIMITED:
+        if not text.isdecimal() or int(text) >= _UNLIMITED:
             return None
         return int(text)
 
     def numbers(self, name: str) -> dict[str, int]:
         """A file of `key number` lines."""
         pairs = (line.split() for line in self._text(name).splitlines())
-        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
     def words(self, name: str) -> list[str]:
         return self._text(name).split()
@@ -87,7 +87,7 @@ def _room(group: _Group) -> Room | None:
 def _cpu_quota(group: _Group) -> float | None:
     if group.version == 2:
         quota, _, period = " ".join(group.words("cpu.max")).partition(" ")
-        return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+        return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
     time, every = group.number("cpu.cfs_quota_us"), group.number("cpu.cfs_period_us")
     return time / every if time and every else None
 

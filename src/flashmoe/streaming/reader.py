@@ -5,6 +5,7 @@ checksums are known, without an error means that the bytes are those that were p
 not know which records are worth keeping.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from flashmoe._native import Buffer, Reader, ReadError
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.checksum import checksum
+from flashmoe.files.opening import opened
 
 DEMAND = 0
 PREFETCH = 1
@@ -179,7 +181,9 @@ class RecordReader:
         file = self._files[layer]
         try:
             needed = file.data_offset + file.experts * file.record_bytes
-            if (size := file.path.stat().st_size) < needed:
+            with opened(file.path) as found:
+                size = os.fstat(found.fileno()).st_size
+            if size < needed:
                 raise FlashMoeError(
                     f"{file.path} has {size} bytes and needs {needed} for {file.experts} experts: it was cut short. "
                     f"Check the model with {_verify(file)}."
