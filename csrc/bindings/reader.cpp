@@ -1,10 +1,12 @@
 // Buffer, Reader and ReadError for Python. Whatever may block does so without the GIL; reader threads never need it.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -58,12 +60,12 @@ Priority to_priority(int priority) {
     return static_cast<Priority>(priority);
 }
 
-int open(PyReader& reader, const std::string& path, bool direct) {
+int open(PyReader& reader, const std::filesystem::path& path, bool direct) {
     int error = 0;
     {
         nb::gil_scoped_release release;
         try {
-            return reader.native.open(path, direct);
+            return reader.native.open(path.native(), direct);
         } catch (const std::system_error& failure) {
             error = failure.code().value();
         }

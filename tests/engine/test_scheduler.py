@@ -208,7 +208,7 @@ def test_closing_ends_what_runs_and_what_waits(engine):
         ({"prompt": []}, FlashMoeError, "at least one token"),
         ({"prompt": [VOCAB]}, FlashMoeError, "not in the vocabulary"),
         ({"prompt": [1], "max_tokens": 128}, CapacityError, "do not fit the context of 128"),
-        ({"prompt": [1], "max_tokens": 0}, FlashMoeError, "max_tokens must be"),
+        ({"prompt": [1], "max_tokens": -1}, FlashMoeError, "max_tokens must be"),
         ({"prompt": [1], "bias": {VOCAB: 1.0}}, FlashMoeError, f"logit_bias names token {VOCAB}"),
     ],
 )
