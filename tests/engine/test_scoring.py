@@ -12,6 +12,7 @@ from flashmoe.engine.request import End, Failed, Progress, Scored, Token
 from flashmoe.engine.sampling import log_probabilities
 from flashmoe.engine.scheduler import Scheduler
 from flashmoe.errors import FlashMoeError
+from processes import HANG
 
 LONG = PROMPTS[1]
 
@@ -104,7 +105,7 @@ def test_a_cancelled_request_stops_scoring(engine, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * engine.config.vocab)
     scheduler = Scheduler(engine)
     ticket, heard = ask(scheduler, LONG, Blocked(), score_prompt=True, top_logprobs=0, max_tokens=0)
-    assert heard.reached.wait(120)
+    assert heard.reached.wait(HANG)
     ticket.cancel()
     heard.go.set()
     assert heard.wait().last == End("cancelled")

@@ -25,14 +25,15 @@ class Origin:
 class Ask:
     """One prompt and how to answer it, `choices` times.
 
-    messages: a conversation for the template, or prompt: text or token ids to go on from. score_prompt: report the
-    prompt's tokens too. tools: as templates take them. sampling: fields of engine.sampling.Sampling; what is left out
-    is the checkpoint's own. choice: `auto`, `none`, `required` or the name of a tool. several_calls: whether a turn may
-    hold more than one. schema: the JSON schema of the answer. thinking: None for the template's own way; insist: where
-    the model cannot do as `thinking` says, it is asked for nothing; thinking_tokens: the most of them. max_tokens: cut
-    to what the prompt leaves room for; min_tokens: no stop token before. origins: tools of the client's by the name of
-    the function that the model sees. left_out: tools that it does not see. hints: fields without effect on this
-    request.
+    messages: a conversation for the template, or prompt: text or token ids to go on from. tools: as templates take
+    them. sampling: fields of engine.sampling.Sampling; what is left out is the checkpoint's own. choice: `auto`,
+    `none`, `required` or the name of a tool. several_calls: whether a turn may hold more than one. schema: the JSON
+    schema of the answer. thinking: None for the template's own way; insist: where the model cannot do as `thinking`
+    says, it is asked for nothing; thinking_tokens: the most of them. max_tokens: cut to what the prompt leaves room
+    for; min_tokens: no stop token before. score_prompt: the prompt's tokens are reported as well.
+
+    origins: tools of the client's by the name of the function that the model sees. left_out: tools that it does not
+    see. hints: fields without effect on this request.
     """
 
     messages: Sequence[Mapping[str, Any]] = ()
