@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from flashmoe.pack.info import info
 from flashmoe.pack.recipe import Recipe
 from flashmoe.settings import Settings
 from flashmoe.text_engine import TextEngine, load
-from quality.oracle import Oracle
 from quality.table import write_table
 from quality.variants import Ladder, Rung, rungs, token_bytes
+
+if TYPE_CHECKING:
+    from quality.oracle import Oracle
 
 RESULTS = Path(__file__).with_suffix(".json")
 ORACLE = "bfloat16, transformers"
@@ -74,8 +76,10 @@ class Bench:
         return [window for part in parts for window in windows(self.tokenizer.encode(part), WINDOW)]
 
     @property
-    def oracle(self) -> Oracle:
+    def oracle(self) -> "Oracle":
         if self._oracle is None:
+            from quality.oracle import Oracle  # needs torch and transformers; a table and most rungs do not
+
             self._oracle = Oracle(self.options.checkpoint, self.options.threads)
         return self._oracle
 

@@ -1,4 +1,6 @@
-"""Throughput and time to first token of the server for 1, 2, 4 and 8 clients: `serve_load.py DIR`.
+"""Throughput and time to first token of the server for 1, 2, 4 and 8 clients.
+
+    python benchmarks/serve_load.py DIR [--rounds 3] [--requests 6]
 
 Each client asks --requests times, one after the other, for TOKENS tokens after a prompt of its own, over HTTP,
 streaming; that is done --rounds times, and the table has the median, with the least and the most. Options that it does
@@ -11,31 +13,28 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
-import httpx
-
-from served import serving
+from served import Client, serving
 
 TOKENS, PROMPT_WORDS = 64, 40
 
 
-def ask(url: str, client: int, number: int) -> tuple[float, int]:
+def ask(server: Client, client: int, number: int) -> tuple[float, int]:
     """Seconds to the first token, and how many came."""
     prompt = f"{client} {number} " + " ".join(f"ship{(client * 7919 + i * 31) % 1000}" for i in range(PROMPT_WORDS))
     body = {"model": "m", "prompt": prompt, "max_tokens": TOKENS, "stream": True, "seed": client, "logprobs": 0}
     started, first, tokens = perf_counter(), 0.0, 0
-    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=600) as response:
-        for line in response.iter_lines():
-            if line.startswith("data: {") and (logprobs := json.loads(line[6:])["choices"][0]["logprobs"]):
-                first = first or perf_counter() - started
-                tokens += len(logprobs["tokens"])
+    for line in server.ask("POST", "/v1/completions", body):
+        if line.startswith(b"data: {") and (logprobs := json.loads(line[6:])["choices"][0]["logprobs"]):
+            first = first or perf_counter() - started
+            tokens += len(logprobs["tokens"])
     return first, tokens
 
 
-def load(url: str, clients: int, requests: int, number: int) -> tuple[float, list[float]]:
+def load(server: Client, clients: int, requests: int, number: int) -> tuple[float, list[float]]:
     """Tokens a second of all clients together, and each request's seconds to its first token."""
     started = perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        done = list(pool.map(lambda client: [ask(url, client, number + i) for i in range(requests)], range(clients)))
+        done = list(pool.map(lambda client: [ask(server, client, number + i) for i in range(requests)], range(clients)))
     tokens = sum(count for answers in done for _, count in answers)
     return tokens / (perf_counter() - started), [first for answers in done for first, _ in answers]
 
@@ -48,10 +47,11 @@ def main() -> None:
     chosen, options = parser.parse_known_args()
     rounds: dict[int, list[tuple[float, list[float]]]] = {1: [], 2: [], 4: [], 8: []}
     with serving(chosen.directory, "--no-sessions", "--sequences", "8", *options) as (url, _):
-        ask(url, 99, 0)
+        server = Client(url)
+        ask(server, 99, 0)
         for i in range(chosen.rounds):
             for clients, measured in rounds.items():
-                measured.append(load(url, clients, chosen.requests, 1000 * clients + 100 * i))
+                measured.append(load(server, clients, chosen.requests, 1000 * clients + 100 * i))
     print("| clients | tokens/s, all together | first token, median s | slowest s |")
     print("| --- | --- | --- | --- |")
     for clients, measured in rounds.items():

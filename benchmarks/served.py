@@ -1,9 +1,13 @@
-"""A server in a process of its own, for benchmarks of it."""
+"""A server in a process of its own, for benchmarks of it, and a client that needs nothing to be installed."""
 
+import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 
 
 @contextmanager
@@ -19,3 +23,18 @@ def serving(model: str, *options: str) -> Iterator[tuple[str, int]]:
     finally:
         process.terminate()
         process.communicate()
+
+
+class Client:
+    """Of the server at an address: one connection for each thread that asks."""
+
+    def __init__(self, url: str) -> None:
+        self._address, self._own = url.removeprefix("http://"), threading.local()
+
+    def ask(self, method: str, path: str, body: Any = None) -> HTTPResponse:
+        """The response, whose body must be read before the thread asks again."""
+        if not hasattr(self._own, "connection"):
+            self._own.connection = HTTPConnection(self._address, timeout=600)
+        content = None if body is None else json.dumps(body)
+        self._own.connection.request(method, path, content, {"Content-Type": "application/json"})
+        return self._own.connection.getresponse()

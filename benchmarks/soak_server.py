@@ -1,19 +1,21 @@
-"""Whether a server keeps its memory: 10,000 cheap requests and 500 generations: `soak_server.py DIR [OPTIONS]`.
+"""Whether a server keeps its memory: 500 generations and 10,000 cheap requests.
+
+    python benchmarks/soak_server.py DIR [--memory 512MB]
 
 Prints the resident memory of the server's process after each tenth, and in brackets what of it are saved states. The
 server is a process of its own, with its sessions in a directory for the time of the run; options are those of `serve`.
 With a small --memory its saved states soon fill their share, and from then on nothing may grow.
 """
 
-import sys
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
-import httpx
 import psutil
 
-from served import serving
+from served import Client, serving
 
 CHEAP, GENERATIONS, TENTHS = 10_000, 500, 10
 
@@ -28,31 +30,33 @@ def chat(i: int) -> dict[str, object]:
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit("Usage: soak_server.py DIR [OPTIONS]")
+    parser = argparse.ArgumentParser(description="Whether `flashmoe serve` keeps its memory.")
+    parser.add_argument("directory", metavar="DIR")
+    chosen, options = parser.parse_known_args()
     with TemporaryDirectory() as sessions:
-        soak(sys.argv[1], ["--sessions", sessions, *sys.argv[2:]])
+        soak(chosen.directory, ["--sessions", sessions, *options])
 
 
-def saved_states(client: httpx.Client) -> float:
+def saved_states(client: Client) -> float:
     """Bytes of memory."""
-    lines = client.get("/metrics").text.splitlines()
+    lines = client.ask("GET", "/metrics").read().decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("flashmoe_session_bytes "))
 
 
 def soak(model: str, options: list[str]) -> None:
-    with (
-        serving(model, *options) as (url, pid),
-        httpx.Client(base_url=url, timeout=120) as client,
-        ThreadPoolExecutor(4) as pool,
-    ):
-        resident = psutil.Process(pid).memory_info
+    with serving(model, *options) as (url, pid), ThreadPoolExecutor(4) as pool:
+        resident, client = psutil.Process(pid).memory_info, Client(url)
+
+        def status(method: str, path: str, body: Any = None) -> int:
+            response = client.ask(method, path, body)
+            response.read()
+            return response.status
 
         def cheap(i: int) -> int:
-            return client.get(("/health", "/v1/models", "/metrics", "/nothing")[i % 4]).status_code
+            return status("GET", ("/health", "/v1/models", "/metrics", "/nothing")[i % 4])
 
         def generation(i: int) -> int:
-            return client.post("/v1/chat/completions", json=chat(i)).status_code
+            return status("POST", "/v1/chat/completions", chat(i))
 
         for name, work, count in (("generations", generation, GENERATIONS), ("cheap requests", cheap, CHEAP)):
             started = perf_counter()

@@ -6,10 +6,10 @@ Alternates between the two in one process; prints medians and quartiles. The cli
 it costs is part of the figure.
 """
 
+import argparse
 import asyncio
 import contextlib
 import statistics
-import sys
 from time import perf_counter
 
 import flashmoe
@@ -57,10 +57,16 @@ async def compare(service: Service) -> None:
         print(f"{name:8} {median:7.1f} tokens/s ({low:.1f} to {high:.1f})")
 
 
-if __name__ == "__main__":
-    with flashmoe.load(sys.argv[1], threads=1, context=1024) as text:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a client of /events costs.")
+    parser.add_argument("directory", metavar="DIR")
+    with flashmoe.load(parser.parse_args().directory, threads=1, context=1024) as text:
         scheduler = Scheduler(text.engine)
         try:
             asyncio.run(compare(Service(text, scheduler, "it")))
         finally:
             scheduler.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
-import mlx.core as mx
 import numpy as np
 from safetensors.numpy import save_file
 
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 COMMON = {
     "vocab_size": 320,
@@ -128,8 +130,10 @@ def write_hf(
     return directory
 
 
-def to_mlx(config: dict[str, Any], tensors: Tensors) -> dict[str, mx.array]:
+def to_mlx(config: dict[str, Any], tensors: Tensors) -> dict[str, "mx.array"]:
     """bfloat16 arrays as mlx-lm has them: prefix, stacked experts, norms + 1, convolution [channels, kernel, 1]."""
+    import mlx.core as mx
+
     zero_centred = {t.source for t in architecture(config).trunk if t.zero_centred}
     result: dict[str, mx.array] = {}
     for name, values in tensors.items():
@@ -149,9 +153,11 @@ def to_mlx(config: dict[str, Any], tensors: Tensors) -> dict[str, mx.array]:
 
 
 def quantise_mlx(
-    arrays: dict[str, mx.array], bits: int, router_bits: int = 8
-) -> tuple[dict[str, mx.array], dict[str, Any]]:
+    arrays: dict[str, "mx.array"], bits: int, router_bits: int = 8
+) -> tuple[dict[str, "mx.array"], dict[str, Any]]:
     """All matrices affine, group 64: tensors, and the `quantization` of config.json."""
+    import mlx.core as mx
+
     result: dict[str, mx.array] = {}
     quantization: dict[str, Any] = {"group_size": 64, "bits": bits, "mode": "affine"}
     for name, array in arrays.items():
@@ -167,8 +173,10 @@ def quantise_mlx(
     return result, quantization
 
 
-def write_mlx(directory: Path, config: dict[str, Any], arrays: dict[str, mx.array], quantization: object) -> Path:
+def write_mlx(directory: Path, config: dict[str, Any], arrays: dict[str, "mx.array"], quantization: object) -> Path:
     """An MLX directory."""
+    import mlx.core as mx
+
     directory.mkdir(parents=True)
     full = {**config, "quantization": quantization, "quantization_config": quantization} if quantization else config
     (directory / "config.json").write_text(json.dumps(full))

@@ -1,20 +1,59 @@
 """Tiny packed models and their oracles, made once a session."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
-from oracle import CONFIGS, make_checkpoint
-from random_checkpoint import write_text_files
+from random_checkpoint import Sizes, make
+
+hypothesis.settings.register_profile("everywhere", deadline=None)
+hypothesis.settings.load_profile("everywhere")
+
+OPTIONAL = {
+    *("jsonschema_rs", "langchain_core", "langchain_openai", "lm_eval", "matplotlib", "mlx", "playwright"),
+    *("schemathesis", "smolagents", "torch", "transformers"),
+}
+"""Packages of the extra `test` that the extra `quick` has not; what needs them is skipped where they are missing."""
+
+
+def missing(error: BaseException | None) -> str | None:
+    """The optional package whose absence is behind an error."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and (name := str(error.name).partition(".")[0]) in OPTIONAL:
+            return name
+        error = error.__cause__
+    return None
+
+
+def skipped(report: Any, path: Path, excinfo: pytest.ExceptionInfo[BaseException] | None) -> Any:
+    """The report of a failure, as that of a skip if a package is missing."""
+    if report.failed and excinfo is not None and (name := missing(excinfo.value)):
+        report.outcome, report.longrepr = "skipped", (str(path), 1, f"Skipped: {name} is not installed")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    return skipped(report, collector.path, report.call.excinfo)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    return skipped(report, item.path, call.excinfo)
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The directory of the tiny checkpoint of that name (oracle.CONFIGS), as transformers saves it."""
+    from oracle import CONFIGS, make_checkpoint  # needs torch
+
     made: dict[str, Path] = {}
 
     def get(name: str) -> Path:
@@ -46,14 +85,7 @@ def tiny_packed(
 def speaking_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint with a tokenizer, a chat template and a generation_config."""
     source = tmp_path_factory.mktemp("speaking")
-    write_text_files(source)
-    generation = (source / "generation_config.json").read_text()
-    tokens = {
-        "vocab_size": json.loads((source / "config.json").read_text())["vocab_size"],
-        "eos_token_id": json.loads(generation)["eos_token_id"],
-    }
-    make_checkpoint(source, {**CONFIGS["qwen3_5_moe_text"], "num_hidden_layers": 4, **tokens})
-    (source / "generation_config.json").write_text(generation)
+    make(source, sizes=Sizes(layers=4, hidden=128, experts=16, inner=64, head=32, linear=32, context=1024))
     return source
 
 

@@ -9,6 +9,7 @@ import math
 import shutil
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
@@ -50,9 +51,20 @@ Der Regen kommt von Westen und bleibt bis Freitag. La pluie vient de l'ouest et 
 雨从西边来，一直下到星期五。 Дождь идёт с запада и продлится до пятницы. المطر قادم من الغرب 🌧️🌍
 """
 
-HIDDEN, LAYERS, EXPERTS, INNER = 256, 8, 64, 128
-HEADS, KV_HEADS, HEAD_DIM = 4, 2, 64
-KEY_HEADS, VALUE_HEADS, LINEAR_DIM, KERNEL = 2, 4, 64, 4
+HEADS, KV_HEADS, KEY_HEADS, VALUE_HEADS, KERNEL = 4, 2, 2, 4, 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model. head and linear: dimensions of a head of attention, and of linear attention."""
+
+    layers: int = 8
+    hidden: int = 256
+    experts: int = 64
+    inner: int = 128
+    head: int = 64
+    linear: int = 64
+    context: int = 32768
 
 
 def make_tokenizer() -> tokenizers.Tokenizer:
@@ -70,7 +82,7 @@ def make_tokenizer() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def write_text_files(directory: Path) -> tuple[int, range]:
+def write_text_files(directory: Path, sizes: Sizes = Sizes()) -> tuple[int, range]:
     """Tokenizer, template and configuration; returns the model's vocabulary, padded as published ones are, and the ids
     of its ordinary words: after the 256 single bytes, before the special tokens."""
     tokenizer = make_tokenizer()
@@ -98,25 +110,25 @@ def write_text_files(directory: Path) -> tuple[int, range]:
             "model_type": "qwen3_5_moe_text",
             "dtype": "bfloat16",
             "vocab_size": vocab,
-            "hidden_size": HIDDEN,
-            "num_hidden_layers": LAYERS,
-            "layer_types": [layer_type(i) for i in range(LAYERS)],
+            "hidden_size": sizes.hidden,
+            "num_hidden_layers": sizes.layers,
+            "layer_types": [layer_type(i) for i in range(sizes.layers)],
             "num_attention_heads": HEADS,
             "num_key_value_heads": KV_HEADS,
-            "head_dim": HEAD_DIM,
+            "head_dim": sizes.head,
             "hidden_act": "silu",
-            "max_position_embeddings": 32768,
+            "max_position_embeddings": sizes.context,
             "rms_norm_eps": 1e-6,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25},
             "attention_bias": False,
             "linear_conv_kernel_dim": KERNEL,
-            "linear_key_head_dim": LINEAR_DIM,
-            "linear_value_head_dim": LINEAR_DIM,
+            "linear_key_head_dim": sizes.linear,
+            "linear_value_head_dim": sizes.linear,
             "linear_num_key_heads": KEY_HEADS,
             "linear_num_value_heads": VALUE_HEADS,
-            "moe_intermediate_size": INNER,
-            "shared_expert_intermediate_size": INNER,
-            "num_experts": EXPERTS,
+            "moe_intermediate_size": sizes.inner,
+            "shared_expert_intermediate_size": sizes.inner,
+            "num_experts": sizes.experts,
             "num_experts_per_tok": 4,
             "tie_word_embeddings": False,
             "eos_token_id": eos[0],
@@ -131,39 +143,43 @@ def layer_type(layer: int) -> str:
     return "full_attention" if (layer + 1) % 4 == 0 else "linear_attention"
 
 
-def shapes(vocab: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def shapes(vocab: int, sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every tensor of the model, in the order in which a forward pass meets them."""
-    yield "model.embed_tokens.weight", (vocab, HIDDEN)
-    for i in range(LAYERS):
+    yield "model.embed_tokens.weight", (vocab, sizes.hidden)
+    for i in range(sizes.layers):
         layer = f"model.layers.{i}."
-        yield layer + "input_layernorm.weight", (HIDDEN,)
+        yield layer + "input_layernorm.weight", (sizes.hidden,)
         if layer_type(i) == "full_attention":
-            yield layer + "self_attn.q_proj.weight", (2 * HEADS * HEAD_DIM, HIDDEN)
-            yield layer + "self_attn.k_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
-            yield layer + "self_attn.v_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
-            yield layer + "self_attn.o_proj.weight", (HIDDEN, HEADS * HEAD_DIM)
-            yield layer + "self_attn.q_norm.weight", (HEAD_DIM,)
-            yield layer + "self_attn.k_norm.weight", (HEAD_DIM,)
+            yield layer + "self_attn.q_proj.weight", (2 * HEADS * sizes.head, sizes.hidden)
+            yield layer + "self_attn.k_proj.weight", (KV_HEADS * sizes.head, sizes.hidden)
+            yield layer + "self_attn.v_proj.weight", (KV_HEADS * sizes.head, sizes.hidden)
+            yield layer + "self_attn.o_proj.weight", (sizes.hidden, HEADS * sizes.head)
+            yield layer + "self_attn.q_norm.weight", (sizes.head,)
+            yield layer + "self_attn.k_norm.weight", (sizes.head,)
         else:
-            channels, values = (2 * KEY_HEADS + VALUE_HEADS) * LINEAR_DIM, VALUE_HEADS * LINEAR_DIM
-            yield layer + "linear_attn.in_proj_qkv.weight", (channels, HIDDEN)
-            yield layer + "linear_attn.in_proj_z.weight", (values, HIDDEN)
-            yield layer + "linear_attn.in_proj_b.weight", (VALUE_HEADS, HIDDEN)
-            yield layer + "linear_attn.in_proj_a.weight", (VALUE_HEADS, HIDDEN)
+            channels, values = (2 * KEY_HEADS + VALUE_HEADS) * sizes.linear, VALUE_HEADS * sizes.linear
+            yield layer + "linear_attn.in_proj_qkv.weight", (channels, sizes.hidden)
+            yield layer + "linear_attn.in_proj_z.weight", (values, sizes.hidden)
+            yield layer + "linear_attn.in_proj_b.weight", (VALUE_HEADS, sizes.hidden)
+            yield layer + "linear_attn.in_proj_a.weight", (VALUE_HEADS, sizes.hidden)
             yield layer + "linear_attn.conv1d.weight", (channels, 1, KERNEL)
             yield layer + "linear_attn.A_log", (VALUE_HEADS,)
             yield layer + "linear_attn.dt_bias", (VALUE_HEADS,)
-            yield layer + "linear_attn.norm.weight", (LINEAR_DIM,)
-            yield layer + "linear_attn.out_proj.weight", (HIDDEN, values)
-        yield layer + "post_attention_layernorm.weight", (HIDDEN,)
-        yield layer + "mlp.gate.weight", (EXPERTS, HIDDEN)
-        yield layer + "mlp.experts.gate_up_proj", (EXPERTS, 2 * INNER, HIDDEN)
-        yield layer + "mlp.experts.down_proj", (EXPERTS, HIDDEN, INNER)
-        for name, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
+            yield layer + "linear_attn.norm.weight", (sizes.linear,)
+            yield layer + "linear_attn.out_proj.weight", (sizes.hidden, values)
+        yield layer + "post_attention_layernorm.weight", (sizes.hidden,)
+        yield layer + "mlp.gate.weight", (sizes.experts, sizes.hidden)
+        yield layer + "mlp.experts.gate_up_proj", (sizes.experts, 2 * sizes.inner, sizes.hidden)
+        yield layer + "mlp.experts.down_proj", (sizes.experts, sizes.hidden, sizes.inner)
+        for name, shape in (
+            ("gate", (sizes.inner, sizes.hidden)),
+            ("up", (sizes.inner, sizes.hidden)),
+            ("down", (sizes.hidden, sizes.inner)),
+        ):
             yield layer + f"mlp.shared_expert.{name}_proj.weight", shape
-        yield layer + "mlp.shared_expert_gate.weight", (1, HIDDEN)
-    yield "model.norm.weight", (HIDDEN,)
-    yield "lm_head.weight", (vocab, HIDDEN)
+        yield layer + "mlp.shared_expert_gate.weight", (1, sizes.hidden)
+    yield "model.norm.weight", (sizes.hidden,)
+    yield "lm_head.weight", (vocab, sizes.hidden)
 
 
 def values(rng: np.random.Generator, name: str, shape: tuple[int, ...], words: range) -> NDArray[ml_dtypes.bfloat16]:
@@ -196,14 +212,14 @@ def write_shard(path: Path, tensors: dict[str, NDArray[ml_dtypes.bfloat16]]) -> 
             file.write(tensor.tobytes())
 
 
-def make(directory: Path, seed: int = 7) -> int:
+def make(directory: Path, seed: int = 7, sizes: Sizes = Sizes()) -> int:
     """Write the whole checkpoint; returns its size in bytes. The index comes last, so a half-written one is seen."""
     directory.mkdir(parents=True, exist_ok=True)
-    vocab, words = write_text_files(directory)
+    vocab, words = write_text_files(directory, sizes)
     rng = np.random.default_rng(seed)
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     size = 0
-    for name, shape in shapes(vocab):
+    for name, shape in shapes(vocab, sizes):
         nbytes = 2 * math.prod(shape)
         if shards[-1] and size + nbytes > SHARD_BYTES:
             shards.append([])

@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import random_checkpoint
 from docs import generate
 from flashmoe.cli.main import COMMANDS, group, run
+from processes import HANG, flashmoe_command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -66,9 +65,7 @@ def test_the_python_example_of_the_readme_is_the_one_that_runs() -> None:
 
 
 def test_a_model_of_linear_attention_alone_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_checkpoint, "LAYERS", 1)
-        random_checkpoint.make(tmp_path / "checkpoint")
+    random_checkpoint.make(tmp_path / "checkpoint", sizes=random_checkpoint.Sizes(layers=1))
     assert run(["pack", str(tmp_path / "checkpoint"), str(tmp_path / "model")]) == 0
     assert run(["run", str(tmp_path / "model"), "-p", "x", "--no-thinking", "--max-tokens", "4"]) == 0
     assert capfd.readouterr().out.strip()
@@ -103,12 +100,11 @@ def test_wrong_input_gives_a_sentence_that_names_it(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_output_that_cannot_be_written_gives_a_sentence(speaking_model: Path) -> None:
-    program = "from flashmoe.cli.main import main; main()"
     with Path("/dev/full").open("w") as full:
-        arguments = [sys.executable, "-c", program, "run", speaking_model, "-p", "x", "--max-tokens", "4"]
-        result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.endswith("flashmoe: No space left on device.\n")
+        process = flashmoe_command("run", speaking_model, "-p", "x", "--max-tokens", "4", stdout=full, text=True)
+        _, err = process.communicate(timeout=HANG)
+    assert process.returncode == 1
+    assert err.endswith("flashmoe: No space left on device.\n")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -2,7 +2,7 @@
 
     python -m venv PEER && CMAKE_ARGS=-DGGML_NATIVE=ON PEER/bin/pip install --no-binary llama-cpp-python \
         llama-cpp-python==0.3.36 gguf
-    PYTHONPATH=src python -m benchmarks.vs_llama_cpp DIR --peer PEER/bin/python
+    python -m benchmarks.vs_llama_cpp DIR --peer PEER/bin/python
 
 Writes both models to DIR unless they are there (20 GB each for all 40 layers of 35B-A3B). Cases:
 

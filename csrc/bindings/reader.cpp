@@ -1,11 +1,13 @@
 // Buffer, Reader and ReadError for Python. Whatever may block does so without the GIL; reader threads never need it.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -59,13 +61,13 @@ Priority to_priority(int priority) {
     return static_cast<Priority>(priority);
 }
 
-int open(PyReader& reader, const std::string& path, bool direct) {
+int open(PyReader& reader, const std::filesystem::path& path, bool direct) {
     int error = 0;
     std::string reason;
     {
         nb::gil_scoped_release release;
         try {
-            return reader.native.open(path, direct);
+            return reader.native.open(path.native(), direct);
         } catch (const std::system_error& failure) {
             error = failure.code().value();
             reason = failure.code().message();

@@ -1,6 +1,7 @@
 """Signatures of the native module: the kernels, the reader of records and the quantiser."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Reader:
     """
 
     def __init__(self, threads: int) -> None: ...
-    def open(self, path: str, direct: bool) -> int:
+    def open(self, path: str | Path, direct: bool) -> int:
         """A file id. `direct` reads bypass the page cache where alignment (4096) and file system allow. Raises
         OSError."""
 

@@ -24,6 +24,7 @@ _UNITS = {
 BACKENDS = ("cpu", "reference")
 CACHES = ("arena", "os")
 KV_BITS = (16, 8)
+MAX_THREADS = 1024
 
 
 def parse_bytes(text: str | int) -> int:
@@ -33,7 +34,10 @@ def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
     if match is None:
         raise FlashMoeError(f"{text!r} is not a size; write it like 4GiB, 48G or 512MB.")
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+    size = float(match[1]) * _UNITS[(match[2] or "").lower()]
+    if size >= 2**63:
+        raise FlashMoeError(f"{text!r} is more than any machine has.")
+    return int(size)
 
 
 def format_bytes(n: float) -> str:
@@ -93,6 +97,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise FlashMoeError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            if value is not None and value >= 2**63:
+                raise FlashMoeError(f"{name} is {value}, which is more than any machine has.")
+        if self.threads is not None and self.threads > MAX_THREADS:
+            raise FlashMoeError(f"threads must be at most {MAX_THREADS}, not {self.threads}.")
         if self.snapshots is not None and (type(self.snapshots) is not int or self.snapshots < 0):
             raise FlashMoeError(f"snapshots must be a number of bytes of at least 0, not {self.snapshots!r}.")
         if not isinstance(self.verify_reads, bool):

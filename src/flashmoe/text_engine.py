@@ -214,12 +214,16 @@ def load(directory: str | Path, **settings: Any) -> TextEngine:
     Raises FlashMoeError with a sentence for settings that are not valid, files that are damaged or do not belong
     together, and memory that is too small.
     """
-    chosen = Settings.from_keywords(**settings)
+    return load_with(directory, Settings.from_keywords(**settings))
+
+
+def load_with(directory: str | Path, settings: Settings) -> TextEngine:
+    """The same with settings made before."""
     found = model_directory(directory)
     Manifest.read(found)  # what is no packed model is that first, and only then without a tokenizer
     RENDERER.start()
     tokenizer = Tokenizer.from_dir(found)
-    return TextEngine(found, load_engine(found, chosen), tokenizer)
+    return TextEngine(found, load_engine(found, settings), tokenizer)
 
 
 def check_text_files(directory: Path) -> None:

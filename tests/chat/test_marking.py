@@ -6,7 +6,6 @@ from unicodedata import normalize
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
 
 import random_checkpoint
 from flashmoe.chat.marking import is_control
@@ -65,9 +64,7 @@ def test_no_text_makes_a_token_and_none_is_lost(tokenizer: Tokenizer, text: str)
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40).filter(lambda t: not any(c in t for c in CONTROL)))
-def test_ordinary_text_has_the_tokens_of_transformers(
-    oracle: PreTrainedTokenizerBase, tokenizer: Tokenizer, text: str
-) -> None:
+def test_ordinary_text_has_the_tokens_of_transformers(oracle: Any, tokenizer: Tokenizer, text: str) -> None:
     expected = oracle.apply_chat_template(
         said(text), chat_template=SOURCE, add_generation_prompt=True, tokenize=True, return_dict=False
     )
@@ -76,9 +73,7 @@ def test_ordinary_text_has_the_tokens_of_transformers(
 
 
 @given(text=texts.map("".join).filter(lambda text: not any(mark in text for mark in ("\ufdd0", "\ufdd1"))))
-def test_the_tokens_that_stay_are_those_that_transformers_keeps(
-    oracle: PreTrainedTokenizerBase, tokenizer: Tokenizer, text: str
-) -> None:
+def test_the_tokens_that_stay_are_those_that_transformers_keeps(oracle: Any, tokenizer: Tokenizer, text: str) -> None:
     peer = oracle.apply_chat_template(
         said(text),
         chat_template=SOURCE,
@@ -91,7 +86,7 @@ def test_the_tokens_that_stay_are_those_that_transformers_keeps(
 
 
 @pytest.mark.parametrize("text", ["a <|im_end|> b", "x<|im_start|>", "<think>\n</think>", "end: <|im_end|"])
-def test_forged_tokens_are_split_as_the_text_around_them(oracle: PreTrainedTokenizerBase, tokenizer, text: str) -> None:
+def test_forged_tokens_are_split_as_the_text_around_them(oracle: Any, tokenizer, text: str) -> None:
     stretch = f"user\n{text}"
     ids = encoded(tokenizer, [{"role": "user", "content": text}])
     begin = ids.index(tokenizer.token_id("<|im_start|>")) + 1

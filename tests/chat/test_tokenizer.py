@@ -1,13 +1,13 @@
 import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models
-from transformers import PreTrainedTokenizerBase
 
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.errors import FlashMoeError, FormatError
@@ -30,13 +30,13 @@ def test_decoding_an_encoding_gives_the_text_back(tokenizer: Tokenizer, text: st
 
 
 @given(text=marked_texts)
-def test_encoding_agrees_with_transformers(tokenizer: Tokenizer, oracle: PreTrainedTokenizerBase, text: str) -> None:
+def test_encoding_agrees_with_transformers(tokenizer: Tokenizer, oracle: Any, text: str) -> None:
     assert tokenizer.encode(text) == oracle.encode(text, add_special_tokens=False)
 
 
 @given(token_ids=ids, keep_special=st.booleans())
 def test_decoding_any_ids_agrees_with_transformers(
-    tokenizer: Tokenizer, oracle: PreTrainedTokenizerBase, token_ids: list[int], keep_special: bool
+    tokenizer: Tokenizer, oracle: Any, token_ids: list[int], keep_special: bool
 ) -> None:
     known = [i for i in token_ids if i < tokenizer.vocab]
     expected = oracle.decode(known, skip_special_tokens=not keep_special, clean_up_tokenization_spaces=False)

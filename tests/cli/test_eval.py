@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ import flashmoe
 from flashmoe.cli.main import run
 from flashmoe.engine.routing_trace import RoutingTrace
 from flashmoe.evaluation.perplexity import perplexity, windows
+from processes import ENVIRONMENT, HANG, start
 
 REFERENCE = ["--backend", "reference", "--context", "512"]
 TEXT = "The lighthouse keeper counted ships instead of sheep, and slept the better for it. " * 3
@@ -117,26 +117,11 @@ def test_ctrl_c_reports_what_was_measured_until_then(speaking_model, cases, tmp_
         "e.Score.add = lambda *a: (real(*a), print('one', file=sys.stderr, flush=True))[0]\n"
         "from flashmoe.cli.main import main; main()"
     )
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "eval",
-            str(speaking_model),
-            "--cases",
-            str(many),
-            "--json",
-            "--max-tokens",
-            "4",
-            *REFERENCE,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    options = ["--cases", many, "--json", "--max-tokens", "4", *REFERENCE]
+    process = start([sys.executable, "-c", code, "eval", speaking_model, *options], env=ENVIRONMENT)
     assert any(b"one" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert b"Traceback" not in err
     found = json.loads(out)

@@ -15,7 +15,7 @@ def terminal(monkeypatch):
     ours, theirs = os.openpty()
     os.set_blocking(ours, False)
     with os.fdopen(ours, "rb", buffering=0) as reader, os.fdopen(theirs, "w") as writer:
-        monkeypatch.setattr(progress, "Console", lambda **_: Console(file=writer))
+        monkeypatch.setattr(progress, "console", lambda **_: Console(file=writer))
         monkeypatch.setenv("TERM", "xterm")
         yield lambda: b"".join(iter(lambda: reader.read(4096), None)).decode()
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 import flashmoe
 from flashmoe.cli.main import run
 from flashmoe.text_engine import Piece, TextStream
+from processes import HANG, flashmoe_command
 
 REFERENCE = ["--backend", "reference", "--context", "512"]
 SAMPLED = ["--temperature", "1.5", "--top-k", "0", "--top-p", "1", "--seed", "3", "--max-tokens", "30"]
@@ -118,17 +118,12 @@ def test_no_model_is_one_sentence(tmp_path, capfd):
 
 
 def test_ctrl_c_keeps_the_text_so_far_and_ends_cleanly(speaking_model):
-    code = "from flashmoe.cli.main import main; main()"
     # Greedy, a random model soon repeats itself and does not end before the context does.
     options = ["--raw", "--temperature", "0", *REFERENCE]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(speaking_model), "-p", "Hello", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = flashmoe_command("run", speaking_model, "-p", "Hello", *options)
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert b"tokens/s" in err

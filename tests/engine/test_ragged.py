@@ -58,7 +58,7 @@ def random_mix(seed):
 @pytest.mark.parametrize("slots", [None, 8, 20, 40])
 @pytest.mark.parametrize("name", TINY)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 16, 512]), st.sampled_from([3, 32, 10000]))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_a_sequence_gets_the_same_bits_in_any_mix(name, slots, loaded, seed, block, entries):
     engine, alone = loaded(name, slots)
     states, begins = [engine.new_sequence() for _ in LENGTHS], [0] * len(LENGTHS)

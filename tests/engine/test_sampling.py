@@ -1,9 +1,11 @@
 """Choosing a token, against transformers' logits processors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
@@ -47,16 +49,25 @@ def oracle_distribution(logits: np.ndarray, history: np.ndarray, s: Sampling) ->
     min_p=st.one_of(st.just(0.0), probabilities),
     repetition=st.sampled_from([1.0, 1.3, 0.7]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_distribution_is_that_of_transformers(seed, temperature, top_k, top_p, min_p, repetition):
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty=repetition)
     logits, history = some_logits(seed), np.random.default_rng(seed).integers(0, VOCAB, 30)
+    assume(not is_at_an_edge(logits, history, sampling))
     seen = np.zeros(VOCAB, bool)
     seen[history] = True
     ids, p = distribution(penalise(logits, seen, np.zeros(VOCAB, np.int32), sampling), sampling)
     expected = oracle_distribution(logits, history, sampling)
     assert set(ids) == set(np.flatnonzero(expected))
-    np.testing.assert_allclose(p, expected[ids], rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(p, expected[ids], rtol=1e-4)
+
+
+def is_at_an_edge(logits: np.ndarray, history: np.ndarray, s: Sampling) -> bool:
+    """Whether a cut falls where the last bits of a probability, or of a sum of them in another order, decide."""
+    rising = np.sort(oracle_distribution(logits, history, replace(s, top_p=1.0, min_p=0.0)))
+    sums, rest = np.cumsum(rising), 1 - s.top_p
+    near_top_p = s.top_p < 1 and bool((np.abs(sums - rest) < 1e-5 * rest).any())
+    return near_top_p or bool((np.abs(rising / rising[-1] - s.min_p) < 1e-5 * s.min_p).any())
 
 
 def test_presence_and_frequency_penalties_are_the_openai_formula():
@@ -89,7 +100,7 @@ def test_temperature_zero_and_what_nearly_is_takes_the_likeliest_and_the_lower_i
 
 
 @given(seed=st.integers(0, 2**32 - 1), sampling_seed=st.integers(0, 2**63))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_same_seed_gives_the_same_tokens(seed, sampling_seed):
     sampling = Sampling(temperature=1.0, top_p=0.9, presence_penalty=0.3, seed=sampling_seed)
     first, second = (Sampler(sampling, VOCAB, np.zeros(0, np.int32)) for _ in range(2))

@@ -17,6 +17,7 @@ from flashmoe.engine.scheduler import QueueFullError, Scheduler
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.settings import Settings
 from oracle import VOCAB, some_tokens
+from processes import HANG
 
 SETTINGS = Settings(backend="cpu", threads=1, context=128, chunk_tokens=8, sequences=3)
 PROMPTS = [some_tokens(length, seed=length) for length in (9, 40, 1, 14, 23, 5, 31)]
@@ -35,7 +36,7 @@ class Heard:
             self.over.set()
 
     def wait(self):
-        assert self.over.wait(60)
+        assert self.over.wait(HANG)
         return self
 
     @property
@@ -57,7 +58,7 @@ class Blocked(Heard):
     def __call__(self, event):
         super().__call__(event)
         self.reached.set()
-        assert self.go.wait(60)
+        assert self.go.wait(HANG)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_long_prompt_does_not_hold_up_an_answer_on_its_way(engine, monkeypatch
     try:
         first = Blocked()
         ask(scheduler, PROMPTS[0], first, max_tokens=100)
-        assert first.reached.wait(60)
+        assert first.reached.wait(HANG)
 
         class Ordered(Heard):
             def __call__(self, event):
@@ -141,7 +142,7 @@ def test_a_long_prompt_does_not_hold_up_an_answer_on_its_way(engine, monkeypatch
 def test_cancelling_ends_a_request_within_a_step(scheduler):
     blocked = Blocked()
     ticket, heard = ask(scheduler, PROMPTS[0], blocked, max_tokens=100)
-    assert blocked.reached.wait(60)
+    assert blocked.reached.wait(HANG)
     ticket.cancel()
     blocked.go.set()
     assert heard.wait().last == End("cancelled")
@@ -177,7 +178,7 @@ def test_a_waiting_request_can_be_cancelled_and_makes_room_in_the_queue(engine):
     try:
         blocked = Blocked()
         ask(scheduler, PROMPTS[0], blocked)
-        assert blocked.reached.wait(60)
+        assert blocked.reached.wait(HANG)
         asked = [ask(scheduler, PROMPTS[2]) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 requests wait already"):
             ask(scheduler, PROMPTS[2])
@@ -194,7 +195,7 @@ def test_closing_ends_what_runs_and_what_waits(engine):
     blocked = Blocked()
     asked = [ask(scheduler, PROMPTS[0], blocked, max_tokens=100)[1]]
     asked += [ask(scheduler, p, max_tokens=80)[1] for p in PROMPTS]
-    assert blocked.reached.wait(60)
+    assert blocked.reached.wait(HANG)
     blocked.go.set()
     scheduler.close()
     assert {heard.last for heard in asked} == {End("cancelled")}
@@ -208,7 +209,7 @@ def test_closing_ends_what_runs_and_what_waits(engine):
         ({"prompt": []}, FlashMoeError, "at least one token"),
         ({"prompt": [VOCAB]}, FlashMoeError, "not in the vocabulary"),
         ({"prompt": [1], "max_tokens": 128}, CapacityError, "do not fit the context of 128"),
-        ({"prompt": [1], "max_tokens": 0}, FlashMoeError, "max_tokens must be"),
+        ({"prompt": [1], "max_tokens": -1}, FlashMoeError, "max_tokens must be"),
         ({"prompt": [1], "bias": {VOCAB: 1.0}}, FlashMoeError, f"logit_bias names token {VOCAB}"),
     ],
 )
@@ -321,7 +322,7 @@ class OnSlowDisk:
 
         def wait():
             self.reached.set()
-            assert self.go.wait(60)
+            assert self.go.wait(HANG)
             return found()
 
         return wait if len(tokens) in self.slow else found
@@ -347,11 +348,11 @@ def test_others_are_answered_while_a_state_is_read_from_a_slow_disk(engine, on_s
     try:
         blocked = Blocked()
         ask(scheduler, PROMPTS[0], blocked, max_tokens=30)
-        assert blocked.reached.wait(60)
+        assert blocked.reached.wait(HANG)
         _, resumed = ask(scheduler, longer)
         blocked.go.set()
         assert blocked.wait().last == End("length")
-        assert on_slow_disk.reached.wait(60)
+        assert on_slow_disk.reached.wait(HANG)
         assert ask(scheduler, PROMPTS[2])[1].wait().last == End("length")
         assert resumed.events == []
         assert scheduler.stats.running == 1
@@ -368,7 +369,7 @@ def test_what_is_cancelled_while_its_state_is_read_ends_and_frees_its_place(engi
     scheduler = Scheduler(engine, on_slow_disk)
     try:
         asked = [ask(scheduler, PROMPTS[i]) for i in (0, 1, 3)]
-        assert on_slow_disk.reached.wait(60)
+        assert on_slow_disk.reached.wait(HANG)
         _, after = ask(scheduler, PROMPTS[2])
         for ticket, _ in asked:
             ticket.cancel()

@@ -57,7 +57,7 @@ prefixes = st.lists(
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("name", [HYBRID, ATTENTION])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(turns=prefixes, budget=st.sampled_from([0, 150_000, 400_000, 50_000_000]))
 def test_a_session_gives_the_logits_of_computing_anew_whatever_was_kept_cut_or_added(
     name, backend, engines, turns, budget

@@ -106,7 +106,7 @@ def test_longer_sessions_share_the_parts_of_shorter_ones(engine, tmp_path):
     np.testing.assert_array_equal(engine.prefill(state, other[525:]), anew(engine, other))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_bytes_changed_anywhere_are_found_with_one_warning_and_computed_anew(data, engine, tmp_path_factory):
     directory, tokens = tmp_path_factory.mktemp("sessions"), some_tokens(270)

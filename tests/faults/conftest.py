@@ -1,7 +1,6 @@
 """A run of the command on a tiny model most of whose experts are not in memory, and ways to make the system fail it."""
 
 import ctypes
-import os
 import resource
 import shutil
 import subprocess
@@ -14,9 +13,9 @@ import pytest
 
 from flashmoe.engine.loader import load_engine
 from flashmoe.settings import Settings
+from processes import ENVIRONMENT, flashmoe_command
 
 CONTEXT = 64
-_MAIN = "from flashmoe.cli.main import main; main()"
 _PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK = 1, 2, 14
 
@@ -41,12 +40,10 @@ class Command:
 
     def start(self, model: Path, *options: str) -> subprocess.Popen[bytes]:
         fixed = ["-p", "Hello", "--raw", "--temperature", "0", "--threads", "1", "--context", str(CONTEXT)]
-        return subprocess.Popen(
-            [sys.executable, "-c", _MAIN, "run", str(model), *fixed, "--memory", str(self.memory), *options],
-            env={**os.environ, **self.environment},
-            preexec_fn=lambda: deprive(self.without, self.locked_bytes),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        return flashmoe_command(
+            *("run", model, *fixed, "--memory", self.memory, *options),
+            env={**ENVIRONMENT, **self.environment},
+            prepare=lambda: deprive(self.without, self.locked_bytes),
         )
 
     def run(self, model: Path, *options: str) -> tuple[int, bytes, str]:

@@ -14,7 +14,7 @@ from safetensors.numpy import save, save_file
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.safetensors import ITEM_BYTES, NewTensor, make_header, padded, read_header
 
-same_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+same_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 names = st.text(st.characters(exclude_categories=("Cs",)), max_size=12).filter(lambda n: n != "__metadata__")
 arrays = st.builds(
     lambda dtype, shape, seed: np.random.default_rng(seed).integers(0, 2, shape).astype(dtype),

@@ -258,7 +258,7 @@ def test_a_tensor_the_index_promises_in_vain_is_named(tmp_path):
         plan(source)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_mutated_header_plans_or_is_refused_with_a_sentence(tmp_path_factory, data):
     source = tmp_path_factory.getbasetemp() / "mutated"

@@ -57,7 +57,7 @@ def test_constant_groups_become_what_mlx_makes_of_them(bits: int, constant: floa
 
 
 @given(arrays(np.uint16, (2, 128), elements=finite), st.sampled_from([2, 4, 8]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_finite_bits_become_what_mlx_makes_of_them(weights: Bits, bits: int) -> None:
     assert_as_mlx(weights, bits)
 

@@ -34,7 +34,7 @@ TRUTH = ReferenceOps()
 BOTH = {16: (CPU, TRUTH), 8: (CpuOps(2, kv_bits=8), ReferenceOps(8))}
 SUM = 2e-6  # float32 sums in another order
 seeds = st.integers(0, 2**32 - 1)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 @quick

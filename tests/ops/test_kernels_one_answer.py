@@ -30,7 +30,7 @@ SETUPS = {
     for bits in (16, 8)
 }
 seeds = st.integers(0, 2**32 - 1)
-quick = settings(max_examples=15, deadline=None)
+quick = settings(max_examples=15)
 Run = Callable[[CpuOps], list[Floats]]
 
 

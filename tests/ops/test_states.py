@@ -20,7 +20,7 @@ BACKENDS = {
     "reference, 8 bits": partial(ReferenceOps, 8),
 }
 seeds = st.integers(0, 2**32 - 1)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 backends = pytest.mark.parametrize("ops", BACKENDS.values(), ids=BACKENDS, indirect=True)
 
 

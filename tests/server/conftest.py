@@ -27,6 +27,7 @@ from flashmoe.server.limits import CONNECTIONS
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
 from flashmoe.text_engine import TextEngine
+from processes import HANG
 from random_checkpoint import write_text_files
 from server.browsing import CHROMIUM, OPTIONS
 from server.field_bodies import SMALL
@@ -52,7 +53,7 @@ class Running:
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         # Without certificates, which take longer to load than a request takes.
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60, verify=False, **options)
+        return httpx.post(f"{self.url}{path}", json=body, timeout=HANG, verify=False, **options)
 
     def chat(self, content: str = "Hello", **options: Any) -> Any:
         messages = [{"role": "user", "content": content}]
@@ -179,6 +180,7 @@ def browser():
 def page(browser):
     """An empty page on which nothing may be logged as an error and nothing may leave the machine."""
     page = browser.new_page()
+    page.set_default_timeout(HANG * 1000)
     wrong, elsewhere = [], []
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))

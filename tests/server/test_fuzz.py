@@ -136,7 +136,7 @@ def check(server: Running, caplog: pytest.LogCaptureFixture, path: str, content:
     return response
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=QUIET, database=None, derandomize=True)
+@settings(max_examples=250, suppress_health_check=QUIET, database=None, derandomize=True)
 @given(case=mutated())
 def test_a_real_request_with_something_wrong_in_it_is_answered_or_refused(
     roomy: Running, caplog: pytest.LogCaptureFixture, case: tuple[str, Any]

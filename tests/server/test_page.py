@@ -10,6 +10,7 @@ import pytest
 
 import flashmoe
 from flashmoe.server.page import PAGE_PATHS
+from processes import HANG
 from server.browsing import answered, ask, needs_chromium
 from server.conftest import Running, running
 
@@ -76,8 +77,8 @@ def test_who_folds_the_live_view_costs_nothing(demo: Running, page):
     page.wait_for_selector("#figures div")
     page.locator("#live > summary").click()
     ask = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-    deadline = time.monotonic() + 20
-    while demo.service.live in demo.engine.observers and time.monotonic() < deadline:
+    end = time.monotonic() + HANG
+    while demo.service.live in demo.engine.observers and time.monotonic() < end:
         demo.post("/v1/chat/completions", ask)
         page.wait_for_timeout(50)
     assert demo.service.live not in demo.engine.observers
@@ -153,7 +154,7 @@ def test_an_answer_that_is_watched_is_the_same(demo: Running):
     before, told, ready = say(), [], threading.Event()
 
     def watch() -> None:
-        with httpx.stream("GET", f"{demo.url}/events", timeout=60) as response:
+        with httpx.stream("GET", f"{demo.url}/events", timeout=HANG) as response:
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     told.append(json.loads(line[6:]))
@@ -175,7 +176,7 @@ def test_an_answer_that_is_watched_is_the_same(demo: Running):
 
 def test_watchers_are_let_go_when_the_server_ends(scripted):
     server = scripted("")
-    with httpx.stream("GET", f"{server.url}/events", timeout=60) as response:
+    with httpx.stream("GET", f"{server.url}/events", timeout=HANG) as response:
         lines = response.iter_lines()
         assert next(lines).startswith("data: ")
         server.service.live.over = lambda: True

@@ -8,6 +8,7 @@ import httpx
 from chat.test_tool_calls import call
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.cli.saved_states import default_sessions
+from processes import HANG
 from server.test_openai import THINKING, WEATHER
 from server.test_serve import serving
 
@@ -16,12 +17,12 @@ SAMPLED = {"temperature": 1.2, "seed": 7, "max_tokens": 24}
 
 def ask(url, messages):
     body = {"model": "small", "messages": messages, **SAMPLED}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=HANG).json()
 
 
 def stop(process):
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG)
     assert "Traceback" not in err
 
 

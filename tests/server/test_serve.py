@@ -2,28 +2,21 @@
 
 import re
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from flashmoe.cli.main import run
-
-
-def _hear_ctrl_c():
-    """A shell starts what runs in the background deaf to it, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from processes import HANG, flashmoe_command
 
 
 @contextmanager
 def serving(model, *options):
-    code = "from flashmoe.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "serve", str(model), "--port", "0", "--context", "512", *options]
+    command = ["serve", model, "--port", "0", "--context", "512", *options]
     if "--sessions" not in options:
         command.append("--no-sessions")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c)
+    process = flashmoe_command(*command, text=True)
     try:
         lines = [process.stderr.readline() for _ in range(2)]
         yield process, re.search(r"(http://\S+)/v1", lines[1])[1]
@@ -36,12 +29,12 @@ def serving(model, *options):
 def test_a_signal_lets_answers_end_and_then_ends_the_server(speaking_model, number):
     body = {"model": "it", "prompt": "x", "max_tokens": 100, "stream": True, "temperature": 0}
     with serving(speaking_model, "--name", "it") as (process, url):
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=HANG) as response:
             lines = response.iter_lines()
             next(line for line in lines if line.startswith("data:"))
             process.send_signal(number)
             assert list(lines)[-2] == "data: [DONE]"
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANG)
     assert "Traceback" not in err
     assert process.returncode in (0, -number, 130)
 

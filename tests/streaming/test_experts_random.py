@@ -54,7 +54,7 @@ class PlainCache:
 
 
 @given(st.integers(7, 20), st.lists(st.tuples(layers, experts), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hits_are_those_of_a_plain_lru_cache(slots: int, fetches: list[tuple[int, list[int]]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         files = make_model(Path(directory), EXPERTS, RECORD_BYTES)
@@ -170,4 +170,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestStoreMachine.settings = settings(max_examples=80, stateful_step_count=30)

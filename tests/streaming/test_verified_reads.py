@@ -33,7 +33,7 @@ def flip(file: ExpertFile, expert: int, byte: int, bit: int) -> None:
 
 
 @given(st.integers(0, 1), st.integers(0, EXPERTS - 1), st.integers(0, RECORD_BYTES - 1), st.integers(0, 7))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_flipped_bit_is_found_and_named(
     tmp_path_factory: pytest.TempPathFactory, layer: int, expert: int, byte: int, bit: int
 ) -> None:

@@ -40,7 +40,7 @@ def shown(*events: Thinking | Content, fold: bool = True) -> str:
     return re.sub(r"[ \n]*\n[ \n]*", "\n", console.file.getvalue())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, len(MARKDOWN)), max_size=12))
 def test_how_the_text_is_cut_does_not_matter(cuts: list[int]):
     places = [0, *sorted(cuts), len(MARKDOWN)]
@@ -81,7 +81,6 @@ def test_a_block_is_settled_by_a_blank_line_outside_code(text: str, whole: str):
     assert text[: settled(text)] == whole
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
 def test_what_a_model_writes_holds_no_control_characters(text: str):
     assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", harmless(text)) is None

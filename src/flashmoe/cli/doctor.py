@@ -1,10 +1,10 @@
 """`flashmoe doctor [DIR]`."""
 
-import json
 from pathlib import Path
 
 import click
 
+from flashmoe.cli.printing import say, show
 from flashmoe.measure.doctor import examine
 
 
@@ -16,5 +16,5 @@ def command(directory: Path, as_json: bool) -> None:
 
     If DIR is a packed model its experts are read; else a file of 256 MiB is written there, and is gone afterwards.
     """
-    machine = examine(directory, lambda step: click.echo(f"{step} ...", err=True))
-    click.echo(json.dumps(machine.as_json(), indent=1) if as_json else str(machine))
+    machine = examine(directory, lambda step: say(f"{step} ...", err=True))
+    show(machine, as_json=as_json)

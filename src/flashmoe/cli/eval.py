@@ -3,18 +3,18 @@
 Ctrl-C ends the measurement that runs; what was measured until then is reported, and the exit code is 130.
 """
 
-import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.printing import console, printable, say, show_json
 from flashmoe.cli.progress import count_bar
+from flashmoe.cli.shared_options import ENGINE, SharingCommand
 from flashmoe.demo import CASES, TEXT
 from flashmoe.engine.routing_trace import RoutingRecorder
 from flashmoe.errors import FlashMoeError
@@ -24,9 +24,9 @@ from flashmoe.evaluation.divergence import check_comparable, divergence
 from flashmoe.evaluation.perplexity import documents, perplexity, windows
 from flashmoe.evaluation.report import Report
 from flashmoe.files.opening import read_bytes
-from flashmoe.settings import BACKENDS, parse_bytes
+from flashmoe.settings import Settings
 from flashmoe.streaming.memory import available_memory
-from flashmoe.text_engine import TextEngine, load
+from flashmoe.text_engine import TextEngine, load_with
 
 SEQUENCES = 16
 """Cases that decode together: one step's reads and Python serve all of them (12 % less time with the demo model)."""
@@ -34,7 +34,7 @@ _SHARE_OF_MEMORY = 0.9
 _MAX_TEXT_BYTES = 1_000_000_000
 
 
-@click.command("eval")
+@click.command("eval", cls=SharingCommand, groups=(ENGINE,))
 @click.argument("directory", metavar="DIR", type=MODEL_DIRECTORY)
 @click.option("--text", metavar="FILE", type=click.Path(path_type=Path), help="Measure perplexity on this text.")
 @click.option("--cases", metavar="FILE", type=click.Path(path_type=Path), help="Ask these cases, one JSON a line.")
@@ -49,12 +49,6 @@ _MAX_TEXT_BYTES = 1_000_000_000
 @click.option(
     "--record-routing", metavar="FILE", type=click.Path(path_type=Path), help="Save which experts were chosen."
 )
-@click.option("--memory", help="Memory for everything, like 4GiB; halved with --against [default: what there is]")
-@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
-@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True)
-@click.option("--context", type=int, help="Tokens a case may grow to [default: what fits]")
-@KV_BITS_OPTION
-@click.option("--experts-per-token", type=int, help="Instead of the model's own number. Changes the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     directory: Path,
@@ -65,14 +59,14 @@ def command(
     window: int,
     max_tokens: int,
     record_routing: Path | None,
-    memory: str | None,
     as_json: bool,
-    **settings: Any,
+    settings: Settings,
 ) -> None:
     """Measure how good the answers of the packed model in DIR are: perplexity of a text, tool calls and JSON on a test
     set, and with --against the divergence from a more precise pack of the same model.
 
-    Without --text and --cases, the text and the cases that come with Flash-MoE. Answers are greedy.
+    Without --text and --cases, the text and the cases that come with Flash-MoE. Answers are greedy. With --against,
+    each of the two models gets half of the memory.
     """
     neither = text is None and cases is None
     report = Report(str(directory), window=window)
@@ -84,10 +78,10 @@ def command(
         chosen_cases = spread(read_cases(Path(report.cases)), limit)
     with ExitStack() as stack:
         # Recorded, one case runs at a time: a trace shall show what one user's caches would see.
-        settings["sequences"] = 1 if record_routing else SEQUENCES
-        engine, precise = _load(stack, directory, against, memory, settings)
+        settings = replace(settings, sequences=1 if record_routing else SEQUENCES)
+        engine, precise = _load(stack, directory, against, settings)
         report.chosen = engine.engine.summary
-        click.echo(report.chosen, err=True)
+        say(report.chosen, err=True)
         recorder = RoutingRecorder(engine.engine.config)
         if record_routing:
             engine.engine.observers.append(recorder)
@@ -101,7 +95,7 @@ def command(
         if record_routing:
             recorder.trace().save(record_routing)
     if as_json:
-        click.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        show_json(report.as_json())
     else:
         _print_table(report)
     if report.interrupted:
@@ -109,19 +103,16 @@ def command(
 
 
 def _load(
-    stack: ExitStack, directory: Path, against: Path | None, memory: str | None, settings: dict[str, Any]
+    stack: ExitStack, directory: Path, against: Path | None, settings: Settings
 ) -> tuple[TextEngine, TextEngine | None]:
     """The model, and the one to compare it with; each may take half of the memory if there are two."""
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    if memory or against:
-        chosen["memory"] = parse_bytes(memory) if memory else int(available_memory() * _SHARE_OF_MEMORY)
     if not against:
-        return stack.enter_context(load(directory, **chosen)), None
-    chosen["memory"] //= 2
-    engine = stack.enter_context(load(directory, **chosen))
+        return stack.enter_context(load_with(directory, settings)), None
+    half = (settings.memory or int(available_memory() * _SHARE_OF_MEMORY)) // 2
+    engine = stack.enter_context(load_with(directory, replace(settings, memory=half)))
     # The model as it was made: what changes answers is what is measured.
-    own = {name: value for name, value in chosen.items() if name not in ("experts_per_token", "kv_bits", "sequences")}
-    precise = stack.enter_context(load(against, **own))
+    own = replace(settings, memory=half, experts_per_token=None, kv_bits=16, sequences=1)
+    precise = stack.enter_context(load_with(against, own))
     check_comparable(precise, engine)
     return engine, precise
 
@@ -156,25 +147,23 @@ def _read_text(path: Path) -> str:
 
 
 def _print_table(report: Report) -> None:
-    console = Console(soft_wrap=True)
-    table = Table(title=report.directory, title_justify="left")
+    screen = console(soft_wrap=True)
+    table = Table(title=Text(printable(report.directory)), title_justify="left")
     for heading in ("", "count", "share", "95 % interval"):
         table.add_column(heading, justify="right" if heading else "left")
     for what, share in report.shares():
         low, high = share.interval
         table.add_row(what, str(share), f"{share.value:.1%}", f"{low:.1%} to {high:.1%}")
     if table.row_count:
-        console.print(table)
+        screen.print(table)
     if found := report.perplexity:
-        console.print(
+        say(
             f"perplexity {found.perplexity:.4f}, {found.bits_per_byte:.4f} bits a byte ({found.tokens} tokens of "
             f"{report.text}, {report.window} at a time)",
-            highlight=False,
         )
     if apart := report.divergence:
-        console.print(
+        say(
             f"KL from {report.against} {apart.nats:.6f} nats a token (standard error {apart.error:.6f})",
-            highlight=False,
         )
     if report.interrupted:
-        console.print("Interrupted: these are the results so far.")
+        say("Interrupted: these are the results so far.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.printing import say
 from flashmoe.cli.progress import progress_bar
 from flashmoe.pack.export import DTYPES, export
 from flashmoe.settings import format_bytes
@@ -21,4 +22,4 @@ def command(directory: Path, out: Path, dtype: str) -> None:
     """
     with progress_bar("Exporting") as (report, _):
         total = export(directory, out, dtype, report)
-    click.echo(f"{out}: {format_bytes(total)} in {dtype}.", err=True)
+    say(f"{out}: {format_bytes(total)} in {dtype}.", err=True)

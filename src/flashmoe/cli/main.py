@@ -1,14 +1,19 @@
 """The command group: subcommands are imported when they are called, and errors become one line.
 
-Invariant: bad input ends with a sentence on stderr and exit code 1, Ctrl-C with 130, a reader that went away quietly.
+Invariant: bad input ends with a sentence on stderr and exit code 1 (2 where a command is used wrongly), Ctrl-C with
+130. A reader of the output that goes away, as `head` does, ends the command quietly with 141.
 """
 
+import errno
 import importlib
+import io
 import os
 import sys
 
 import click
 
+from flashmoe.cli.printing import printable, say
+from flashmoe.cli.standard_streams import open_closed_streams
 from flashmoe.errors import FlashMoeError
 
 COMMANDS = {
@@ -26,6 +31,7 @@ COMMANDS = {
     "plan": "Predict a model's speed on this machine or another.",
     "doctor": "Measure what this machine can do: disk, memory, processors, limits.",
 }
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell counts programs that it ended
 
 
 class _Lazy(click.Group):
@@ -53,37 +59,47 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the `flashmoe` command."""
+    open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """The exit code of `flashmoe ARGUMENTS`."""
     try:
-        group.main(arguments, prog_name="flashmoe", standalone_mode=False)
+        # Not click's `main`, which answers a broken pipe itself, as if something had failed.
+        with group.make_context("flashmoe", arguments) as context:
+            group.invoke(context)
         sys.stdout.flush()
     except FlashMoeError as error:
-        click.echo(f"flashmoe: {error}", err=True)
+        _complain(str(error))
         return 1
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        say(usage.getvalue().removesuffix("\n"), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(err=True)
         return 130
     except BrokenPipeError:
         _abandon_output()
-        return 1
+        return _BROKEN_PIPE
     except OSError as error:
         _abandon_output()
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"flashmoe: {error.strerror or error}{where}.", err=True)
+        reason = "Standard output is closed" if error.errno == errno.EBADF else error.strerror or error
+        _complain(f"{reason}{where}.")
         return 1
     except MemoryError:
-        click.echo("flashmoe: The system refused memory; give the run less to hold by --memory.", err=True)
+        _complain("The system refused memory; give the run less to hold by --memory.")
         return 1
     except click.exceptions.Exit as stop:
         return stop.exit_code
     return 0
+
+
+def _complain(sentence: str) -> None:
+    click.echo(f"flashmoe: {printable(sentence, keep='')}", err=True)
 
 
 def _abandon_output() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.printing import say
 from flashmoe.cli.progress import progress_bar
 from flashmoe.pack.packer import Reports, pack
 from flashmoe.pack.recipe import Recipe
@@ -28,7 +29,7 @@ def command(source: Path, out: Path, bits: str | None, trunk_bits: str | None, d
     """
     check_text_files(source)
     recipe = Recipe(int(bits) if bits else None, int(trunk_bits) if trunk_bits else None)
-    with progress_bar("Packing") as (report, say):
-        manifest = pack(source, out, recipe, delete_source=delete_source, reports=Reports(report, say))
+    with progress_bar("Packing") as (report, tell):
+        manifest = pack(source, out, recipe, delete_source=delete_source, reports=Reports(report, tell))
     total = manifest.expert_bytes + manifest.trunk.bytes
-    click.echo(f"{out}: {format_bytes(total)}, of which experts {format_bytes(manifest.expert_bytes)}.", err=True)
+    say(f"{out}: {format_bytes(total)}, of which experts {format_bytes(manifest.expert_bytes)}.", err=True)

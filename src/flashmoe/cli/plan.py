@@ -1,14 +1,13 @@
 """`flashmoe plan DIR` and `flashmoe plan --like NAME`."""
 
-import json
 import re
 from pathlib import Path
 
 import click
 
-from flashmoe.cli.foresight import FORESIGHT_OPTION
-from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.printing import show
+from flashmoe.cli.shared_options import ENGINE, SharingCommand
 from flashmoe.engine.sampling import Sampling
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.jsonfile import read_object
@@ -18,35 +17,30 @@ from flashmoe.measure.sizes import packed_sizes, published_sizes
 from flashmoe.pack.shapes import SHAPES
 from flashmoe.settings import Settings, parse_bytes
 
+_PLANNED = ENGINE.only("memory", "threads", "context", "kv_bits", "experts_per_token", "foresight")
 
-@click.command("plan")
+
+@click.command("plan", cls=SharingCommand, groups=(_PLANNED,))
 @click.argument("directory", metavar="[DIR]", required=False, type=MODEL_DIRECTORY)
 @click.option("--like", type=click.Choice(list(SHAPES)), help="A published model, packed at 4 bits, instead of DIR.")
-@click.option("--memory", metavar="SIZE", help="For everything: 48G, 16GiB [this and the next: default as measured]")
-@click.option("--disk", metavar="RATE", help="What the disk reads: 7GB/s, or by reads in flight: 3GB/s@1,7GB/s@8.")
+@click.option(
+    "--disk",
+    metavar="RATE",
+    help="What the disk reads: 7GB/s, or by reads in flight: 3GB/s@1,7GB/s@8 [this and the next: default as measured]",
+)
 @click.option("--bandwidth", metavar="RATE", help="What is read from memory by all cores: 80GB/s.")
 @click.option("--operations", metavar="RATE", help="Of 4-bit products with many rows: 400G, a second.")
 @click.option("--hit-rate", type=float, help="Share of experts found in memory [default: the share that fits]")
-@click.option("--experts-per-token", type=int, help="Instead of the model's own number.")
-@click.option("--threads", type=int, help="Compute threads [default: one a core, one less on 8 or more]")
-@click.option("--context", type=int, help="Tokens to reserve for [default: as `flashmoe run` does]")
-@KV_BITS_OPTION
-@FORESIGHT_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     directory: Path | None,
     like: str | None,
-    memory: str | None,
     disk: str | None,
     bandwidth: str | None,
     operations: str | None,
     hit_rate: float | None,
-    experts_per_token: int | None,
-    threads: int | None,
-    context: int | None,
-    kv_bits: int,
-    foresight: bool | None,
     as_json: bool,
+    settings: Settings,
 ) -> None:
     """Predict tokens a second of the packed model in DIR, and spell out the roofline.
 
@@ -55,22 +49,21 @@ def command(
     if (directory is None) == (like is None):
         raise FlashMoeError("Name either a packed model's directory or, with --like, a published model.")
     description = Description(
-        memory=None if memory is None else parse_bytes(memory),
+        memory=settings.memory,
         disk=None if disk is None else _by_depth(disk),
         bandwidth=_rate(bandwidth),
         operations=_rate(operations),
         hit_rate=hit_rate,
     )
     if like is not None:
-        model = published_sizes(like, experts_per_token)
+        model = published_sizes(like, settings.experts_per_token)
     else:
         assert directory is not None
-        model = packed_sizes(directory, experts_per_token)
+        model = packed_sizes(directory, settings.experts_per_token)
     generation = directory / "generation_config.json" if directory else None
     sampling = Sampling.from_generation_config(read_object(generation)) if generation and generation.exists() else None
-    settings = Settings(threads=threads, context=context, kv_bits=kv_bits, foresight=foresight)
     prediction = predict(model, description, directory or Path(), settings, sampling)
-    click.echo(json.dumps(prediction.as_json(), indent=1) if as_json else str(prediction))
+    show(prediction, as_json=as_json)
 
 
 def _by_depth(text: str) -> tuple[Rate, ...]:

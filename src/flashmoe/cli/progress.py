@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from flashmoe.cli.printing import console, printable
+
 Report = Callable[[int, int], None]
 _PATIENCE = 1.0
 """Seconds before a bar is worth looking at."""
@@ -27,9 +28,9 @@ _PATIENCE = 1.0
 def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
     """`report(done, total)` in bytes, and `say(sentence)` to print above the bar. The first report is the start: no
     bar is shown before it, and what it counts as done (by an earlier run) has no part in the speed."""
-    console = Console(stderr=True, soft_wrap=True)
+    on = console(stderr=True, soft_wrap=True)
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, speed_estimate_period=60)
+    bar = Progress(*columns, console=on, speed_estimate_period=60)
     task = bar.add_task(what, total=None)
 
     def report(done: int, total: int) -> None:
@@ -37,7 +38,7 @@ def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
         bar.update(task, completed=done, total=total)
 
     try:
-        yield report, lambda sentence: console.print(sentence, highlight=False, markup=False)
+        yield report, lambda sentence: on.print(printable(sentence), highlight=False, markup=False)
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -47,7 +48,7 @@ def progress_bar(what: str) -> Iterator[tuple[Report, Callable[[str], None]]]:
 def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """`report(done)` of `total` things; the bar goes away at the end."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 
@@ -64,7 +65,7 @@ def prompt_bar() -> Iterator[Report]:
     """`report(done, total)` in tokens of a prompt; at (total, total) the bar goes away. Nothing is shown unless stderr
     is a terminal, nor for a prompt that takes less than a second."""
     columns = (TextColumn("Reading the prompt"), BarColumn(), MofNCompleteColumn(), _TokenRate(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=60)
+    bar = Progress(*columns, console=console(stderr=True), transient=True, speed_estimate_period=60)
     task, begin = bar.add_task("", total=None), perf_counter()
 
     def stop() -> None:

@@ -1,12 +1,12 @@
 """`flashmoe simulate TRACE`: hit rates as a table, one JSON object or a picture. Policies and sizes are measure's."""
 
-import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from flashmoe.cli.printing import console, printable, show_json
 from flashmoe.cli.progress import count_bar
 from flashmoe.demo import TRACE
 from flashmoe.engine.routing_trace import RoutingTrace
@@ -46,7 +46,7 @@ def command(trace: Path, cached: str, policies: tuple[str, ...], as_json: bool, 
     if as_json:
         sizes = {"tokens": tokens, "layers": layers, "experts": recorded.experts, "experts_per_token": top_k}
         result = {"trace": str(trace), **sizes, "points": [point.as_json() for point in points]}
-        click.echo(json.dumps(result, indent=1, ensure_ascii=False))
+        show_json(result)
     else:
         _print_table(points, names, f"{trace}: {tokens} tokens, {layers} layers, {top_k} of {recorded.experts} experts")
 
@@ -63,10 +63,10 @@ def parse_percents(text: str) -> list[float]:
 
 
 def _print_table(points: list[Point], names: list[str], title: str) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for heading in ("cached", "experts", *names):
         table.add_column(heading, justify="right")
     rates = {(point.policy, point.share): f"{point.hit_rate:.1%}" for point in points}
     for share, slots in sorted({(point.share, point.slots) for point in points}):
         table.add_row(f"{share * 100:g}%", str(slots), *(rates[name, share] for name in names))
-    Console(soft_wrap=True).print(table)
+    console(soft_wrap=True).print(table)

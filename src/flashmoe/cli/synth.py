@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from flashmoe.cli.printing import say
 from flashmoe.cli.progress import progress_bar
 from flashmoe.pack.shapes import SHAPES
 from flashmoe.pack.synth import Choices, synth
@@ -27,4 +28,4 @@ def command(out: Path, like: str, layers: int | None, bits: str, trunk_bits: str
     with progress_bar("Writing") as (report, _):
         manifest = synth(choices, out, report)
     total = manifest.expert_bytes + manifest.trunk.bytes
-    click.echo(f"{out}: {format_bytes(total)}, of which experts {format_bytes(manifest.expert_bytes)}.", err=True)
+    say(f"{out}: {format_bytes(total)}, of which experts {format_bytes(manifest.expert_bytes)}.", err=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
+from flashmoe.cli.printing import say
 from flashmoe.cli.progress import progress_bar
 from flashmoe.errors import FormatError
 from flashmoe.pack.verify import verify
@@ -18,8 +19,8 @@ def command(directory: Path) -> None:
     with progress_bar("Verifying") as (report, _):
         manifest, problems = verify(directory, report)
     for problem in problems:
-        click.echo(str(problem))
+        say(str(problem))
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise FormatError(f"{directory} has {count}. Remove it and pack the model again.")
-    click.echo(f"{directory} is whole: {format_bytes(manifest.trunk.bytes + manifest.expert_bytes)} checked.")
+    say(f"{directory} is whole: {format_bytes(manifest.trunk.bytes + manifest.expert_bytes)} checked.")

@@ -157,11 +157,14 @@ class Engine:
         tokens = self.check_tokens(token_ids)
         state = self.new_sequence()
         self.check_context(len(tokens))
-        rows = max(1, _BLOCK_BYTES // (4 * self.config.vocab))
         for chunk in self._chunks(tokens):
-            x = self.forward([(state, chunk)])
-            for begin in range(0, len(chunk), rows):
-                yield np.asarray(self.decoder.logits(x[begin : begin + rows]))
+            yield from self.logits_of(self.forward([(state, chunk)]))
+
+    def logits_of(self, x: Array) -> Iterator[Logits]:
+        """Logits [n, vocab] of rows [T, D] of `forward`'s result in order, so many at a time as take a few MiB."""
+        rows = max(1, _BLOCK_BYTES // (4 * self.config.vocab))
+        for begin in range(0, len(x), rows):
+            yield np.asarray(self.decoder.logits(x[begin : begin + rows]))
 
     def check_context(self, length: int) -> None:
         """Raise CapacityError if a sequence of `length` tokens does not fit."""

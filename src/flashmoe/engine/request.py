@@ -24,8 +24,10 @@ class Constraint(Protocol):
 class Request:
     """A prompt and how to go on from it.
 
-    max_tokens: None for what the context leaves. stop_ids: None for the model's EOS. bias: added to the logits of
-    tokens by id. top_logprobs: how many of the likeliest tokens to report with each token; None: report nothing.
+    max_tokens: None for what the context leaves; 0 reads the prompt and generates nothing. stop_ids: None for the
+    model's EOS. bias: added to the logits of tokens by id. top_logprobs: how many of the likeliest tokens to report
+    with each token; None: report nothing. score_prompt: report the prompt's own tokens as well; all of them are then
+    computed, no saved state is used and none is saved.
     frontiers: lengths of prefixes of the prompt that other prompts may share; the state is saved there, and once more
     when the answer ends.
     """
@@ -36,6 +38,7 @@ class Request:
     stop_ids: frozenset[int] | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    score_prompt: bool = False
     constraint: Constraint | None = None
     frontiers: tuple[int, ...] = ()
 
@@ -66,10 +69,19 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """The next tokens of the prompt with their probabilities. The first of all has none: nothing precedes it."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class End:
-    """Nothing more comes. reason: `stop` (a stop token, which is not given out), `length` or `cancelled`."""
+    """Nothing more comes. reason: `stop` (a stop token, which is no part of the answer), `length` or `cancelled`.
+    token: the stop token, where probabilities were asked for."""
 
     reason: str
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,6 @@ class Failed:
     error: Exception
 
 
-Event = Progress | Token | End | Failed
+Event = Progress | Scored | Token | End | Failed
 Listener = Callable[[Event], None]
 """Called by the engine's thread, so it must return at once and raise nothing."""

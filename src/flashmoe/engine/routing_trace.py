@@ -5,6 +5,7 @@ compressed .npz (docs/measurements/routing.md). Knows ids and positions, not wha
 """
 
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,30 +53,55 @@ class RoutingTrace:
     def read(cls, path: Path) -> "RoutingTrace":
         """Raises FormatError if the file is absent or holds no trace."""
         try:
-            with opened(path) as stored, np.load(stored, allow_pickle=False) as file:
-                if int(file["format"]) != FORMAT:
-                    raise FormatError(f"{path} is a routing trace of format {int(file['format'])}, not {FORMAT}.")
-                trace = cls(int(file["experts"]), *(file[n] for n in (*_ROWS, "ids", "mean_weights")))
+            with opened(path) as stored, zipfile.ZipFile(stored) as file:
+                if (version := int(_array(file, "format"))) != FORMAT:
+                    raise FormatError(f"{path} is a routing trace of format {version}, not {FORMAT}.")
+                trace = cls(
+                    int(_array(file, "experts")), *(_array(file, name) for name in (*_ROWS, "ids", "mean_weights"))
+                )
+        except (FormatError, MemoryError):
+            raise
         except OSError as error:
             raise FormatError(f"{path} cannot be read: {error.strerror or error}.") from None
-        except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile and numpy say what is wrong by errors of a dozen kinds
             raise FormatError(f"{path} is not a routing trace: {error}. Record it with --record-routing.") from None
         if not trace._consistent():
             raise FormatError(f"{path} is a damaged routing trace: its arrays do not fit together.")
         return trace
 
     def _consistent(self) -> bool:
-        rows, ids = len(self.ids), self.ids
+        ids = self.ids
+        if ids.ndim != 3 or ids.dtype not in (np.uint8, np.uint16):
+            return False
+        rows = [getattr(self, name) for name in _ROWS]
         return (
-            ids.ndim == 3
-            and ids.dtype in (np.uint8, np.uint16)
-            and (rows == 0 or int(ids.max()) < self.experts)
-            and all(a.shape == (rows,) and a.dtype == np.int32 for a in (getattr(self, name) for name in _ROWS))
+            0 < self.experts <= 1 << 8 * ids.dtype.itemsize
+            and (ids.size == 0 or int(ids.max()) < self.experts)
+            and not (np.diff(np.sort(ids, axis=-1).astype(np.int32), axis=-1) == 0).any()
+            and all(row.shape == ids.shape[:1] and row.dtype == np.int32 and (row >= 0).all() for row in rows)
+            and bool((np.diff(self.step) >= 0).all())
             and self.mean_weights.shape == ids.shape[1:]
         )
 
 
 _ROWS = ("sequence", "position", "token", "step")
+_LARGEST = 4 << 30
+"""Bytes of an array: ten million tokens of a large model."""
+
+
+def _array(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz. Its header is held against the bytes that are there, before memory is taken for it."""
+    member = file.getinfo(f"{name}.npy")
+    if member.file_size > _LARGEST:
+        raise ValueError(f"{name} is larger than {_LARGEST >> 30} GiB")
+    data = file.read(member)
+    header = io.BytesIO(data)
+    if np.lib.format.read_magic(header) != (1, 0):
+        raise ValueError(f"{name} is written in another version")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(header)
+    if by_columns or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - header.tell():
+        raise ValueError(f"{name} has not the bytes that its header says")
+    return np.frombuffer(data, dtype, offset=header.tell()).reshape(shape)
 
 
 class RoutingRecorder:

@@ -3,14 +3,14 @@
 Knows token ids and logits; knows neither the engine nor who else runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.engine.batch import Tokens
 from flashmoe.engine.engine import Logits
-from flashmoe.engine.request import End, Event, Listener, Logprob, Request, Token
+from flashmoe.engine.request import End, Event, Listener, Logprob, Request, Scored, Token
 from flashmoe.engine.sampling import Sampler, log_probabilities
 from flashmoe.engine.state import SequenceState
 
@@ -40,6 +40,11 @@ class Running:
         return max(0, len(self.ticket.prompt) - self.state.length)
 
     @property
+    def wants_token(self) -> bool:
+        """Whether the next token is chosen after what is computed now."""
+        return not self.ended and not self.prompt_left and self.ticket.max_tokens > 0
+
+    @property
     def tokens(self) -> Tokens:
         """All that the state has seen."""
         return np.concatenate([self.ticket.prompt, np.array(self.generated, np.int32)])[: self.state.length]
@@ -56,7 +61,8 @@ class Running:
         request = self.ticket.request
         token = self.sampler.choose(logits, request.constraint.allowed() if request.constraint else None)
         if token in self.stop_ids:
-            self.end(End("stop"))
+            reported = _report(token, logits, request.top_logprobs)
+            self.end(End("stop", reported if reported.logprob else None))
             return
         if request.constraint:
             request.constraint.accept(token)
@@ -64,6 +70,21 @@ class Running:
         self.ticket.tell(_report(token, logits, request.top_logprobs))
         if len(self.generated) == self.ticket.max_tokens:
             self.end(End("length"))
+
+    def score(self, begin: int, blocks: Iterable[Logits]) -> None:
+        """Tell the probabilities of the prompt's tokens after position `begin`. Ends early if the request is cancelled.
+
+        blocks: logits [n, vocab], a row for each token from `begin` on.
+        """
+        prompt, top = self.ticket.prompt.tolist(), self.ticket.request.top_logprobs or 0
+        if begin == 0:
+            self.ticket.tell(Scored((Token(prompt[0]),)))
+        for logits in blocks:
+            if self.ticket.cancelled:
+                return
+            targets = prompt[begin + 1 : begin + 1 + len(logits)]
+            self.ticket.tell(Scored(tuple(_report(t, row, top) for t, row in zip(targets, logits, strict=True))))
+            begin += len(logits)
 
     def end(self, event: Event) -> None:
         self.ended = True

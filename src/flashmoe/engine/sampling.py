@@ -172,10 +172,7 @@ class Sampler:
                 raise FlashMoeError("The form that the answer must have allows no token here; ask for another form.")
             logits = np.where(allowed, logits, np.float32(-np.inf))
         best = int(logits.argmax())
-        if not isfinite(logits[best]):
-            raise FlashMoeError(
-                "The model computed logits that are not numbers; check its files: `flashmoe verify DIR`."
-            )
+        _check_finite(float(logits[best]))
         token = best if self.sampling.temperature < _COLD else self._draw(logits)
         self.seen[token] = True
         self.counts[token] += 1
@@ -189,7 +186,17 @@ class Sampler:
 
 
 def log_probabilities(logits: Floats) -> NDArray[np.float64]:
-    """Natural logarithms [vocab] of the probabilities that logits stand for, before penalties and temperature."""
-    shifted = logits.astype(np.float64) - float(logits.max())
+    """Natural logarithms [vocab] of the probabilities that logits stand for, before penalties and temperature.
+
+    Raises FlashMoeError if the logits are not numbers.
+    """
+    highest = float(logits.max())
+    _check_finite(highest)
+    shifted = logits.astype(np.float64) - highest
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return result
+
+
+def _check_finite(largest: float) -> None:
+    if not isfinite(largest):
+        raise FlashMoeError("The model computed logits that are not numbers; check its files: `flashmoe verify DIR`.")

@@ -20,6 +20,7 @@ from flashmoe.engine.running import Running, Ticket
 from flashmoe.engine.sampling import Sampler, check_bias
 from flashmoe.engine.state import SequenceState
 from flashmoe.errors import FlashMoeError
+from flashmoe.ops.interface import Array
 from flashmoe.streaming.experts import StoreStats
 
 PROMPT_TOKENS_BESIDE_ANSWERS = 256
@@ -69,17 +70,18 @@ class Scheduler:
         self._thread.start()
 
     def submit(self, request: Request, listener: Listener) -> Ticket:
-        """Queue a request; the listener hears Progress, Token ... and at last one End or Failed.
+        """Queue a request; the listener hears Progress, Scored, Token ... and at last one End or Failed.
 
         Raises QueueFullError, ClosingError, FlashMoeError for a request that is not valid, CapacityError for one that
         does not fit.
         """
         prompt = self.engine.check_tokens(request.prompt)
-        if request.max_tokens is not None and request.max_tokens < 1:
-            raise FlashMoeError(f"max_tokens must be a whole number of at least 1, not {request.max_tokens}.")
-        self.engine.check_context(len(prompt) + (request.max_tokens or 1))
+        if request.max_tokens is not None and request.max_tokens < 0:
+            raise FlashMoeError(f"max_tokens must be a whole number of at least 0, not {request.max_tokens}.")
+        self.engine.check_context(len(prompt) + (1 if request.max_tokens is None else request.max_tokens))
         check_bias(request.bias, self.engine.config.vocab)
-        ticket = Ticket(request, prompt, request.max_tokens or self.engine.limits.context - len(prompt), listener)
+        left = self.engine.limits.context - len(prompt)
+        ticket = Ticket(request, prompt, left if request.max_tokens is None else request.max_tokens, listener)
         with self._changed:
             if self._closing:
                 raise ClosingError("The server is shutting down; ask again when it is back.")
@@ -151,7 +153,7 @@ class Scheduler:
         request = ticket.request
         try:
             sampler = Sampler(request.sampling, self.engine.config.vocab, ticket.prompt, request.bias)
-            search = self._prefixes.search(ticket.prompt)
+            search = None if request.score_prompt else self._prefixes.search(ticket.prompt)
         except Exception as error:
             ticket.tell(Failed(error))
             return
@@ -170,7 +172,8 @@ class Scheduler:
     def _start(self, sought: _Sought) -> None:
         ticket = sought.ticket
         try:
-            state = self._prefixes.begin(ticket.prompt, sought.search.result())
+            scored, found = ticket.request.score_prompt, sought.search.result()
+            state = self.engine.new_sequence() if scored else self._prefixes.begin(ticket.prompt, found)
         except Exception as error:
             ticket.tell(Failed(error))
             return
@@ -195,7 +198,10 @@ class Scheduler:
         try:
             x = self.engine.forward([(sequence.state, tokens) for sequence, tokens in parts], check)
             ends = np.cumsum([len(tokens) for _, tokens in parts]) - 1
-            ready = [(s, end) for (s, _), end in zip(parts, ends, strict=True) if not s.prompt_left]
+            for (sequence, tokens), end in zip(parts, ends, strict=True):
+                if sequence.ticket.request.score_prompt and not sequence.generated:
+                    self._score(sequence, x[end + 1 - len(tokens) : end + 1])
+            ready = [(s, end) for (s, _), end in zip(parts, ends, strict=True) if s.wants_token]
             rows = np.asarray(self.engine.decoder.logits(x[[end for _, end in ready]])) if ready else ()
         except Exception as error:
             # Layers may have gone different ways: none of these sequences can go on.
@@ -235,9 +241,20 @@ class Scheduler:
             self._save(sequence)
         if count:
             sequence.ticket.tell(Progress(done, len(prompt)))
+        if not sequence.prompt_left and sequence.ticket.max_tokens == 0:
+            sequence.end(End("length"))
+            self._save(sequence)
+
+    def _score(self, sequence: Running, x: Array) -> None:
+        """Tell what the rows of a piece of a prompt say of the tokens after each; its last row foresees no prompt."""
+        begin = sequence.state.length - len(x)
+        try:
+            sequence.score(begin, self.engine.logits_of(x[: len(sequence.ticket.prompt) - 1 - begin]))
+        except Exception as error:
+            sequence.end(Failed(error))
 
     def _save(self, sequence: Running) -> None:
-        if sequence.state.length:
+        if sequence.state.length and not sequence.ticket.request.score_prompt:
             self._prefixes.save(sequence.tokens, sequence.state)
 
 

@@ -1,13 +1,13 @@
 """The routes: each reads a body, asks the service, and answers in its API's shape."""
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from flashmoe.server import chat_completions, completions, limits, messages, res
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.chat_types import ChatRequest
+from flashmoe.server.completions import Completion
 from flashmoe.server.errors import ApiError, as_api_error, busy
 from flashmoe.server.fields import Body, dropped
 from flashmoe.server.guard import Guard, is_anthropics, respond
@@ -38,6 +39,7 @@ LEFT_OUT = "x-flashmoe-left-out"
 _TOLD_AT_MOST, _SAID_AT_MOST = 100, 1000
 _BOTH = ("application/json", "text/event-stream")
 T = TypeVar("T", bound=Body)
+Asked = TypeVar("Asked", Ask, list[Ask])
 Handler = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("flashmoe.server")
 
@@ -49,7 +51,7 @@ class _Routes:
         self._most_bytes = limits.most_bytes(service.text.engine.limits.context)
         self._decoder = ThreadPoolExecutor(1, "bodies")
 
-    async def _read(self, request: Request, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask]:
+    async def _read(self, request: Request, kind: type[T], ask_of: Callable[[T], Asked]) -> tuple[T, Asked]:
         """What is asked. All that takes time with the size of the body happens in one thread, one body after another:
         decoding keeps Python to itself, so that several at once would keep it from the event loop."""
         content = await read_body(request, self._most_bytes)
@@ -61,14 +63,15 @@ class _Routes:
         request.state.hints = hints
         return body, ask
 
-    def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Ask]) -> tuple[T, Ask, list[str]]:
+    def _understand(self, content: bytes, kind: type[T], ask_of: Callable[[T], Asked]) -> tuple[T, Asked, list[str]]:
         body = decode(content, kind)
         if body.model != self._service.name:
             raise ApiError(404, f"There is no model {body.model!r:.200} here, only {self._service.name}.", "model")
         hints = dropped(body)
-        ask = ask_of(body)
-        limits.check(ask)
-        return body, ask, hints
+        asked = ask_of(body)
+        for ask in asked if isinstance(asked, list) else [asked]:
+            limits.check(ask)
+        return body, asked, hints
 
     async def _answer(self, request: Request, ask: Ask) -> Answer:
         answer = await unless_gone(request, self._service.answer(ask))
@@ -76,7 +79,7 @@ class _Routes:
         request.state.left_out = ask.left_out
         return answer
 
-    async def _whole(self, request: Request, answer: Answer, work: Awaitable[Any]) -> Response:
+    async def _whole(self, request: Request, answer: Answer | Completion, work: Awaitable[Any]) -> Response:
         try:
             return _json(await unless_gone(request, work))
         finally:
@@ -118,15 +121,11 @@ class _Routes:
         return EventStream(chunks, chat_completions.stream_error, answer.cancel)
 
     async def completions(self, request: Request) -> Response:
-        body, ask = await self._read(request, CompletionRequest, completions.ask_of)
-        answer = await self._answer(request, ask)
-        name, tokenizer = self._service.name, self._service.text.tokenizer
+        body, asks = await self._read(request, CompletionRequest, completions.asks_of)
+        completion = await unless_gone(request, completions.begin(self._service, body, asks))
         if not body.stream:
-            return await self._whole(request, answer, completions.whole(answer, name, tokenizer))
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        return EventStream(
-            completions.stream(answer, name, tokenizer, usage), chat_completions.stream_error, answer.cancel
-        )
+            return await self._whole(request, completion, completion.whole())
+        return EventStream(completion.stream(), chat_completions.stream_error, completion.cancel)
 
     async def responses(self, request: Request) -> Response:
         body, ask = await self._read(request, ResponsesRequest, responses.ask_of)
@@ -213,7 +212,7 @@ def _ascii(name: str) -> str:
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
+    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ class Ask:
     `none`, `required` or the name of a tool. several_calls: whether a turn may hold more than one. schema: the JSON
     schema of the answer. thinking: None for the template's own way; insist: where the model cannot do as `thinking`
     says, it is asked for nothing; thinking_tokens: the most of them. max_tokens: cut to what the prompt leaves room
-    for; min_tokens: no stop token before.
+    for; min_tokens: no stop token before. score_prompt: the prompt's tokens are reported as well.
 
     origins: tools of the client's by the name of the function that the model sees. left_out: tools that it does not
     see. hints: fields without effect on this request.
@@ -38,6 +38,7 @@ class Ask:
 
     messages: Sequence[Mapping[str, Any]] = ()
     prompt: str | Sequence[int] | None = None
+    score_prompt: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
     choice: str | None = None
     several_calls: bool = True

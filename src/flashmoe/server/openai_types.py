@@ -167,7 +167,8 @@ class Common(OpenAIBody, forbid_unknown_fields=True, kw_only=True):
 class CompletionRequest(Common, forbid_unknown_fields=True, kw_only=True):
     """The body of POST /v1/completions."""
 
-    prompt: str | list[TokenId | str]
+    prompt: str | list[TokenId | str | list[TokenId]]
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    echo: Annotated[Any, refused("only what comes after the prompt is given", False)] = None
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
     suffix: Annotated[Any, refused("text is not filled in between here", "")] = None

@@ -7,7 +7,7 @@ event loop; rendering and tokenising happen in threads, computing in the schedul
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -88,6 +88,7 @@ class Service:
                             self.stop_ids,
                             ask.bias,
                             ask.top_logprobs,
+                            ask.score_prompt,
                             form,
                             prompt.frontiers,
                         ),
@@ -255,7 +256,7 @@ class Answer:
         for ticket in self.tickets:
             ticket.cancel()
 
-    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """Events of all choices as they come. Raises what the engine failed with."""
         ask, tokenizer = self.ask, self._service.text.tokenizer
         readers = []
@@ -286,8 +287,10 @@ class Answer:
             if self.cached_tokens is None:
                 self.cached_tokens = event.done
             return [Reading(event.done, event.total)]
+        if isinstance(event, engine.Scored):
+            return [Delta(reported=event.tokens)]
         if isinstance(event, engine.End):
-            return list(reader.finish(event.reason))
+            return list(reader.finish(event.reason, event.token))
         told: list[Delta | Finish] = list(reader.token(event))
         if reader.over:
             ticket.cancel()

@@ -34,10 +34,12 @@ class TurnReader:
             self._reported.append(token)
         return self._deltas(self._parse(self._decoder.push(token.token_id)))
 
-    def finish(self, reason: str) -> list[Delta | Finish]:
-        """What was held back, and the end. reason: the scheduler's."""
+    def finish(self, reason: str, last: Token | None = None) -> list[Delta | Finish]:
+        """What was held back, and the end. reason: the scheduler's. last: the stop token, which plain text reports."""
         deltas: list[Delta | Finish] = []
         if not self.over:
+            if last and self._parser is None:
+                self._reported.append(last)
             events = self._parse(self._decoder.flush())
             if self._parser:
                 events += self._parser.finish(cut=reason != "stop")
