@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flashmoe.chat.turn_parser import Thinking, TurnEvent
+from flashmoe.chat.turn_parser import Content, Thinking, TurnEvent
 from flashmoe.cli.kv_bits import KV_BITS_OPTION
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.progress import prompt_bar
@@ -122,6 +122,8 @@ def _print_answer(events: Iterable[TurnEvent]) -> None:
     out, terminal = sys.stdout.buffer, sys.stdout.isatty()
     thought = answered = False
     for event in events:
+        if not isinstance(event, Thinking | Content):
+            continue  # without tools there are no calls
         text = harmless(event.text) if terminal else event.text
         if isinstance(event, Thinking):
             thought = True

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.engine.request import Token
-from flashmoe.server.ask import Ask, Delta, Finish, Reading
-from flashmoe.server.chat_completions import data, finish_reason, progress, token_logprobs, usage
+from flashmoe.server.answer import Answer
+from flashmoe.server.ask import Ask
+from flashmoe.server.chat_answer import finish_reason, progress, token_logprobs, usage
 from flashmoe.server.errors import ApiError
+from flashmoe.server.events import Delta, Finish, Reading
 from flashmoe.server.openai_types import CompletionRequest, one_most
-from flashmoe.server.service import Answer
+from flashmoe.server.sse import data
 
 Json = dict[str, Any]
 
@@ -51,7 +53,7 @@ def _logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, begin: int = 0) -> 
     return {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
 
 
-async def whole(answer: Answer, model: str, tokenizer: Tokenizer) -> Json:
+async def whole(answer: Answer, model: str) -> Json:
     """The text_completion object."""
     texts = [""] * len(answer.tickets)
     tokens: list[list[Token]] = [[] for _ in texts]
@@ -63,7 +65,7 @@ async def whole(answer: Answer, model: str, tokenizer: Tokenizer) -> Json:
         {
             "index": i,
             "text": text,
-            "logprobs": _logprobs(tokens[i], tokenizer),
+            "logprobs": _logprobs(tokens[i], answer.tokenizer),
             "finish_reason": finish_reason(answer.finished[i]),
         }
         for i, text in enumerate(texts)
@@ -71,21 +73,36 @@ async def whole(answer: Answer, model: str, tokenizer: Tokenizer) -> Json:
     return {**_head(model), "choices": choices, "usage": usage(answer)}
 
 
-async def stream(answer: Answer, model: str, tokenizer: Tokenizer, include_usage: bool) -> AsyncGenerator[str, None]:
+class TextChunks:
     """text_completion objects as server-sent events."""
-    head = _head(model)
-    told = [0] * len(answer.tickets)
-    async for index, event in answer.events():
-        if isinstance(event, Reading):
-            yield progress(event)
-            continue
-        choice: Json = {"index": index, "text": "", "logprobs": None, "finish_reason": None}
-        if isinstance(event, Finish):
-            choice["finish_reason"] = finish_reason(event)
-        else:
-            choice |= {"text": event.content, "logprobs": _logprobs(event.reported, tokenizer, told[index])}
-            told[index] += len(event.content)
-        yield data({**head, "choices": [choice], **({"usage": None} if include_usage else {})})
-    if include_usage:
-        yield data({**head, "choices": [], "usage": usage(answer)})
-    yield "data: [DONE]\n\n"
+
+    def __init__(self, answer: Answer, model: str, include_usage: bool) -> None:
+        self._answer, self._include_usage = answer, include_usage
+        self._head = _head(model)
+
+    def _chunk(self, index: int, **fields: Any) -> str:
+        choice = {"index": index, "text": "", "logprobs": None, "finish_reason": None} | fields
+        return data({**self._head, "choices": [choice], **({"usage": None} if self._include_usage else {})})
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        answer = self._answer
+        told = [0] * len(answer.tickets)
+        yield self.alive()
+        async for index, event in answer.events():
+            if isinstance(event, Reading):
+                yield progress(event)
+            elif isinstance(event, Finish):
+                yield self._chunk(index, finish_reason=finish_reason(event))
+            else:
+                logprobs = _logprobs(event.reported, answer.tokenizer, told[index])
+                told[index] += len(event.content)
+                yield self._chunk(index, text=event.content, logprobs=logprobs)
+        if self._include_usage:
+            yield data({**self._head, "choices": [], "usage": usage(answer)})
+        yield "data: [DONE]\n\n"
+
+    def alive(self) -> str:
+        return self._chunk(0)
+
+    def failed(self, error: ApiError) -> str:
+        return data(error.openai())
