@@ -15,8 +15,8 @@ from time import perf_counter
 import flashmoe
 from flashmoe.engine.scheduler import Scheduler
 from flashmoe.server.ask import Ask
-from flashmoe.server.chat_completions import data
 from flashmoe.server.service import Service
+from flashmoe.server.sse import data
 
 TOKENS, ROUNDS = 300, 15
 

@@ -26,6 +26,7 @@ from flashmoe.server.guard import loopback_names
 from flashmoe.server.limits import CONNECTIONS
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
+from flashmoe.server.sse import ALIVE_SECONDS
 from flashmoe.text_engine import TextEngine
 from processes import HANG
 from random_checkpoint import write_text_files
@@ -68,12 +69,14 @@ def running(
     prefixes: Prefixes | None = None,
     written: WrittenTurns | None = None,
     connections: int = CONNECTIONS,
+    alive_seconds: float = ALIVE_SECONDS,
 ) -> Iterator[Running]:
     scheduler = Scheduler(text.engine, prefixes, max_waiting)
     service = Service(text, scheduler, "small", written)
     listener = bind("127.0.0.1", 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # so that a client that does not read is soon felt
-    app = make_app(service, key, loopback_names("127.0.0.1") if key is None else None)
+    hosts = loopback_names("127.0.0.1") if key is None else None
+    app = make_app(service, key, hosts, alive_seconds=alive_seconds)
     server = HttpServer(app, scheduler.cancel, connections=connections)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
@@ -107,11 +110,13 @@ def scripted(text_files: Path) -> Iterator[Callable[..., Running]]:
         max_waiting: int = 64,
         written: WrittenTurns | None = None,
         connections: int = CONNECTIONS,
+        alive_seconds: float = ALIVE_SECONDS,
         **options: Any,
     ) -> Running:
         answer = (lambda _prompt: script) if isinstance(script, str) else script
         text = TextEngine(text_files, ScriptedEngine(text_files, answer, **options), Tokenizer.from_dir(text_files))
-        stack.append(running(text, key, max_waiting, written=written, connections=connections))
+        how = {"written": written, "connections": connections, "alive_seconds": alive_seconds}
+        stack.append(running(text, key, max_waiting, **how))
         return stack[-1].__enter__()
 
     yield start

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema_rs
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 
 import flashmoe
 from flashmoe.chat.tool_calls import parse_turn
@@ -58,15 +59,14 @@ def ask_openai(server, messages, stream, thinking):
     answer = server.openai.chat.completions.create(model="small", messages=messages, stream=stream, **options)
     if not stream:
         return answer.choices[0].message.model_dump(exclude_none=True)
-    message = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
+    state = ChatCompletionStreamState(input_tools=TOOLS)
     for chunk in answer:
-        delta = chunk.choices[0].delta.model_dump(exclude_none=True)
-        for key in ("content", "reasoning_content"):
-            message[key] += delta.get(key, "")
-        message["tool_calls"] += [
-            {k: v for k, v in made.items() if k != "index"} for made in delta.get("tool_calls", ())
-        ]
-    return {key: value for key, value in message.items() if value}
+        state.handle_chunk(chunk)
+    message = state.get_final_completion().choices[0].message.model_dump(exclude_none=True)
+    for made in message.get("tool_calls", ()):
+        made.pop("index", None)
+        made["function"].pop("parsed_arguments", None)
+    return message
 
 
 def openai_loop(server, stream, thinking):

@@ -107,6 +107,25 @@ def test_a_call_that_waits_for_its_result_waits_after_a_reload(scripted, page):
 
 
 @needs_chromium
+def test_a_call_is_shown_while_it_is_written_and_is_no_part_of_what_follows_if_it_breaks_off(scripted, page):
+    call = "<tool_call>\n<function=look>\n<parameter=at>\n" + "word " * 3000
+    server = slow(scripted(lambda prompt: "So.</think>\n\n" + ("Yes." if "Again" in prompt else call)))
+    page.goto(server.url)
+    page.get_by_text("Settings and tools").click()
+    at = {"type": "object", "properties": {"at": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": at}}]
+    page.get_by_label("Tools, as a JSON list").fill(json.dumps(tools))
+    ask(page, "Look")
+    page.locator("article.assistant .call .written").get_by_text("word word").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("The call broke off.").wait_for()
+    ask(page, "Again")
+    page.locator("article.assistant").get_by_text("Yes.").wait_for()
+    page.reload()
+    assert page.locator("article.assistant .call").count() == 0
+
+
+@needs_chromium
 def test_of_an_answer_that_a_reload_cuts_off_what_came_is_there(scripted, page):
     page.goto(slow(scripted("I talk.</think>\n\n" + "word " * 3000)).url)
     ask(page, "Talk")

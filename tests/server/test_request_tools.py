@@ -48,6 +48,22 @@ def test_a_custom_tool_of_responses_streams_its_input(prompts):
     assert "<function=patch>\n<parameter=input>\n*** Begin\n+a\n</parameter>" in asked.seen[-1]
 
 
+def test_a_custom_tool_of_chats_streams_its_input(prompts):
+    asked = prompts(THINKING + PATCH)
+    tools = [{"type": "custom", "custom": {"name": "patch"}}]
+    deltas = [chunk.choices[0].delta for chunk in asked.server.chat(tools=tools, stream=True)]
+    begun, *pieces = [made.model_dump(exclude_none=True) for delta in deltas for made in delta.tool_calls or ()]
+    assert (begun["type"], begun["custom"]) == ("custom", {"name": "patch", "input": ""})
+    assert "".join(piece["custom"]["input"] for piece in pieces) == "*** Begin\n+a"
+
+
+def test_a_custom_tool_that_got_no_text_is_given_all_that_was_written(prompts):
+    asked = prompts(THINKING + call("patch", other="a"))
+    tools = [{"type": "custom", "name": "patch"}]
+    made = asked.server.openai.responses.create(model="small", input="Hi", tools=tools).output[-1]
+    assert (made.type, made.input) == ("custom_tool_call", '{"other": "a"}')
+
+
 def test_tools_of_a_namespace_are_told_apart_and_go_back_to_it(prompts):
     asked = prompts(THINKING + call("files__read", path="a") + "\n" + call("read"))
     read = {"type": "function", "name": "read", "parameters": {"type": "object", "properties": {}}}
@@ -76,7 +92,9 @@ def test_functions_as_they_once_were_are_called_as_they_once_were(prompts, strea
     answer = asked.server.chat(stream=stream, extra_body=functions)
     if stream:
         choices = [chunk.choices[0] for chunk in answer]
-        made = next(choice.delta.function_call for choice in choices if choice.delta.function_call)
+        begun, *pieces = [choice.delta.function_call for choice in choices if choice.delta.function_call]
+        made = begun.model_copy(update={"arguments": "".join(piece.arguments for piece in [begun, *pieces])})
+        assert len(pieces) > 1
         reason = choices[-1].finish_reason
     else:
         made, reason = answer.choices[0].message.function_call, answer.choices[0].finish_reason

@@ -1,35 +1,26 @@
 """An assistant turn taken apart while it comes: thinking, content and tool calls, for those who serve clients.
 
 It forgives how models drift from the form of tool_calls.py: a call without its opening tag, stray closing tags after
-one, a call inside the thinking block, a missing closing tag at the end of the turn, JSON in place of XML, arguments
-that are not of their type. Text around calls is kept.
-Invariant: how the text is cut into pieces does not matter; neighbouring pieces of text may be joined differently, and
-that is all. Knows text and tools' schemas, not engines.
+one, a call inside the thinking block, JSON in place of XML, and what xml_call.py and json_call.py forgive. Text around
+calls is kept. A call begins only where it is certain to be one; then its arguments come while they are written.
+Invariant: how the text is cut into pieces does not matter; neighbouring pieces of text or of a call's arguments may be
+joined differently, and that is all. Knows text and tools' schemas, not engines.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flashmoe.chat.schema import Json, permitted_types
+from flashmoe.chat.call_writer import CallBroken, CallEvent
+from flashmoe.chat.json_call import JsonCall
 from flashmoe.chat.stops import possible_beginning
-from flashmoe.chat.tool_calls import MalformedCallError, Tool, ToolCall, function_of, parameters_of, typed_value
-from flashmoe.errors import FormatError
-from flashmoe.files.jsonfile import parse_object
+from flashmoe.chat.tool_calls import Tool, function_of, parameters_of
+from flashmoe.chat.xml_call import TAGS_WITHIN, XmlCall, followed_by
 
-_OPEN, _FUNCTION, _CLOSE = "<tool_call>", "<function=", "</tool_call>"
+_OPEN, _FUNCTION = "<tool_call>", "<function="
 _STRAY = ("</parameter>", "</function>", "</tool_call>")
 _NAME = re.compile(r"<function=([^>\n]{1,200})>")
-_XML_CALL = re.compile(r"(?:<tool_call>\s*)?<function=([^>\n]+)>")
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?")
-_TAG = re.compile(r"<parameter=[^>\n]+>|</function>|</tool_call>")
-_VALUE_END = re.compile(r"\n?</parameter>(?=\s*(<parameter=|</function>|</tool_call>))")
-_CALL_END = re.compile(r"</function>(?:\s*</tool_call>)?|</tool_call>")
-_NEXT_CALL = re.compile(r"\n?</function>\s*</tool_call>(?=\s*(<tool_call>\s*<function=))")
-_TURN_END = re.compile(r"\n?</function>\s*</tool_call>|\n?(?:</parameter>\s*)?(?:</function>\s*|</tool_call>\s*)?\Z")
-_PYTHON = {"True": True, "False": False, "None": None}
-_PYTHON_TYPES = {"True": "boolean", "False": "boolean", "None": "null"}
+_NAME_BEGINS = re.compile(r"<function=[^>\n]{0,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +37,8 @@ class Content:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
-    """A whole call, with the text in which the model wrote it."""
-
-    call: ToolCall
-    text: str
-
-
-TurnEvent = Thinking | Content | Called
+TurnEvent = Thinking | Content | CallEvent
+"""Of a call: CallBegun, CallArguments as they come, then Called or CallBroken. Nothing else comes in between."""
 
 
 class _Stretch:
@@ -80,47 +64,52 @@ class TurnParser:
 
     def __init__(self, tools: Sequence[Tool] | None = None, *, thinking_open: bool = False) -> None:
         self._tools = tools or ()
-        self._names = {function_of(tool).get("name") for tool in self._tools}
+        self._names = {str(function_of(tool).get("name")) for tool in self._tools}
         self._thinking, self._content = _Stretch(Thinking), _Stretch(Content)
         self._text = ""  # what is not settled yet
+        self._answer = list[str]()
         self._in_thinking = thinking_open
-        self._in_call = self._after_call = False
+        self._call: XmlCall | JsonCall | None = None
+        self._after_call = False
         self._at_start = True
-        self._final = False
+        self._final = self._cut = False
 
     @property
     def in_thinking(self) -> bool:
         """Whether the thinking block is open."""
         return self._in_thinking
 
+    @property
+    def answer(self) -> str:
+        """All that came after the thinking, as it was written; nothing while the thinking block is open."""
+        return "".join(self._answer)
+
     def push(self, text: str) -> list[TurnEvent]:
         """What this piece of text settles."""
         self._text += text
+        if not self._in_thinking:
+            self._answer.append(text)
         return self._settle()
 
     def finish(self, *, cut: bool = False) -> list[TurnEvent]:
-        """The rest. cut: the turn was not ended by the model, so that an unfinished call is no call but text."""
-        self._final = True
-        events: list[TurnEvent] = []
-        if self._in_call and cut:
-            self._in_call = False
-            events += self._say(self._take(len(self._text)))
-        return events + self._settle()
+        """The rest. cut: the turn was not ended by the model, so that what is unfinished is not taken for whole."""
+        self._final, self._cut = True, cut
+        return self._settle()
 
     def _settle(self) -> list[TurnEvent]:
         events: list[TurnEvent] = []
         step: list[TurnEvent] | None = []
         while step is not None:
             events += step
-            step = self._step() if self._text else None
+            step = self._step() if self._text or (self._final and self._call) else None
         return events
 
     def _step(self) -> list[TurnEvent] | None:
         """Settle some of the text; None if that takes more of it."""
         if self._at_start:
             return self._start()
-        if self._in_call:
-            return self._call()
+        if self._call:
+            return self._go_on_with_call()
         if self._after_call:
             return self._stray()
         return self._prose()
@@ -139,6 +128,7 @@ class TurnParser:
         self._at_start = False
         if body.startswith("<think>"):
             self._in_thinking = True
+            self._answer.clear()
             self._text = body.removeprefix("<think>")
         return []
 
@@ -154,43 +144,49 @@ class TurnParser:
         if mark == "</think>":
             self._take(len(mark))
             self._in_thinking = False
+            self._answer.append(self._text)
             return []
-        opens = self._opens_call()
+        opens = self._open_call()
         if opens is None and not self._final:
             return None
-        self._in_call = bool(opens)
         return [] if opens else self._say(self._take(len(mark)))
 
-    def _opens_call(self) -> bool | None:
-        """Whether the tag at which the text stands begins a call; None if that is not to be seen yet."""
-        if not self._text.startswith(_OPEN):
-            return self._named(self._text) if not self._in_thinking else False
-        body = self._text[len(_OPEN) :].lstrip()
-        if body.startswith(_FUNCTION):
-            return True if not self._in_thinking else self._named(body)
-        if body.startswith("{"):
-            return not self._in_thinking
-        return None if _FUNCTION.startswith(body) else False
-
-    def _named(self, text: str) -> bool | None:
-        """Whether a function tag names one of the tools."""
-        if name := _NAME.match(text):
-            return name[1] in self._names
-        return None if len(text) < 220 and "\n" not in text and ">" not in text else False
-
-    def _call(self) -> list[TurnEvent] | None:
-        # Without one of these nothing ends, and finding them is quick however long an argument grows.
-        if not (self._final or _CLOSE in self._text or "</function>" in self._text):
-            return None
-        found = (_xml_call if _XML_CALL.match(self._text) else _json_call)(self._text, self._tools, self._final)
-        if found is None and not self._final:
-            return None
-        self._in_call = False
+    def _open_call(self) -> bool | None:
+        """Begin the call whose tag the text begins with, if it is one; None if that is not to be seen yet."""
+        wrapped = self._text.startswith(_OPEN)
+        body = self._text[len(_OPEN) :].lstrip() if wrapped else self._text
+        if body.startswith("{") and not self._in_thinking:
+            opening = self._take(len(self._text) - len(body))
+            self._call = JsonCall(opening, self._names)
+            return True
+        found = _NAME.match(body)
         if found is None:
-            return self._say(self._take(len(self._text)))
-        call, end = found
-        self._after_call = True
-        return [Called(call, self._take(end))]
+            return None if _FUNCTION.startswith(body) or _NAME_BEGINS.fullmatch(body) else False
+        name, after = found[1].strip(), body[found.end() :]
+        if self._in_thinking or not wrapped:
+            begins = name in self._names and (wrapped or (not self._in_thinking and self._goes_on_as_call(after)))
+            if not begins:
+                return begins
+        self._call = XmlCall(self._take(len(self._text) - len(after)), parameters_of(name, self._tools), name)
+        return True
+
+    def _goes_on_as_call(self, after: str) -> bool | None:
+        """Whether a function's tag that stands alone is more than mentioned: what comes after it says so."""
+        if not after and self._final:
+            return not self._cut
+        return after.startswith("\n") or followed_by(after, 0, TAGS_WITHIN)
+
+    def _go_on_with_call(self) -> list[TurnEvent] | None:
+        call = self._call
+        assert call is not None
+        events: list[TurnEvent] = [*call.feed(self._take(len(self._text)), final=self._final, cut=self._cut)]
+        if call.ended:
+            self._call, self._text, self._after_call = None, call.rest, True
+            if isinstance(call, JsonCall) and (call.refused or isinstance(events[-1], CallBroken)):
+                # Where an argument ended can no longer be told, and what it holds must not be taken for calls.
+                self._tools, self._after_call = (), False
+            return events
+        return events or None
 
     def _stray(self) -> list[TurnEvent] | None:
         body = self._text.lstrip()
@@ -202,72 +198,3 @@ class TurnParser:
             return None
         self._after_call = False
         return []
-
-
-def _xml_call(text: str, tools: Sequence[Tool], final: bool) -> tuple[ToolCall, int] | None:
-    """The call at the beginning of `text` and where it ends; None if it has not ended."""
-    opening = _XML_CALL.match(text)
-    assert opening is not None
-    name = opening[1].strip()
-    properties = (parameters_of(name, tools) or {}).get("properties")
-    known = properties if isinstance(properties, Mapping) else {}
-    arguments: dict[str, Json] = {}
-    place = opening.end()
-    while tag := _TAG.search(text, place):
-        if parameter := _PARAMETER.match(text, tag.start()):
-            end = _value_end(text, parameter.end(), final)
-            if end is None:
-                return None
-            value = text[parameter.end() : end.start()]
-            arguments[parameter[1]] = _forgiving(value, known.get(parameter[1]))
-            place = end.end() if end[0].strip() == "</parameter>" else end.start()
-            continue
-        ending = _CALL_END.match(text, tag.start())
-        assert ending is not None
-        rest = text[ending.end() :].lstrip()
-        if ending[0] == "</function>" and _CLOSE.startswith(rest) and not final:
-            return None  # the closing tag of the call may yet come
-        return ToolCall(name, arguments), ending.end()
-    return (ToolCall(name, arguments), len(text)) if final else None
-
-
-def _value_end(text: str, begin: int, final: bool) -> re.Match[str] | None:
-    """Where a value ends: at its closing tag, if another tag follows; without one, where the next call begins or, at
-    last, where the turn ends. What comes first rules, so that nothing depends on how much of the text is here."""
-    closed, following = _VALUE_END.search(text, begin), _NEXT_CALL.search(text, begin)
-    if closed and not (following and following.end(1) < closed.end(1)):
-        return closed
-    return following or (_TURN_END.search(text, begin) if final else None)
-
-
-def _json_call(text: str, tools: Sequence[Tool], final: bool) -> tuple[ToolCall, int] | None:  # noqa: ARG001
-    place = text.find(_CLOSE)
-    while place >= 0 or final:
-        end = place if place >= 0 else len(text)
-        if call := _from_json(text[len(_OPEN) : end]):
-            return call, min(end + len(_CLOSE), len(text))
-        if place < 0:
-            return None
-        place = text.find(_CLOSE, place + 1)
-    return None
-
-
-def _from_json(text: str) -> ToolCall | None:
-    try:
-        values = parse_object(text.encode("utf-8", "surrogatepass"), "The call")
-        arguments = values.get("arguments", {})
-        if isinstance(arguments, str):
-            arguments = parse_object(arguments.encode("utf-8", "surrogatepass"), "The arguments")
-    except FormatError:
-        return None
-    name: Any = values.get("name")
-    return ToolCall(name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
-
-
-def _forgiving(text: str, schema: Json) -> Json:
-    """As typed_value, but what is not of its type stays a string, for the tool to complain of."""
-    try:
-        return typed_value(text, schema, "")
-    except MalformedCallError:
-        word = text.strip()
-        return _PYTHON[word] if _PYTHON_TYPES.get(word) in permitted_types(schema) else text

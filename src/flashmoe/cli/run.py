@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flashmoe.chat.turn_parser import Thinking, TurnEvent
+from flashmoe.chat.turn_parser import Content, Thinking, TurnEvent
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.printing import say, stdout_is_styled
 from flashmoe.cli.progress import prompt_bar
@@ -96,6 +96,8 @@ def _print_answer(events: Iterable[TurnEvent]) -> None:
     out, terminal, styled = sys.stdout.buffer, sys.stdout.isatty(), stdout_is_styled()
     thought = answered = False
     for event in events:
+        if not isinstance(event, Thinking | Content):
+            continue  # without tools there are no calls
         text = harmless(event.text) if terminal else event.text
         if isinstance(event, Thinking):
             thought = True

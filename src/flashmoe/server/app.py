@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -16,7 +16,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from flashmoe.errors import FlashMoeError
-from flashmoe.server import chat_completions, completions, limits, messages, responses
+from flashmoe.server import (
+    chat_answer,
+    chat_completions,
+    completions,
+    limits,
+    messages,
+    messages_answer,
+    responses,
+    responses_answer,
+)
+from flashmoe.server.answer import Answer
 from flashmoe.server.ask import Ask
 from flashmoe.server.body import decode, read_body
 from flashmoe.server.chat_types import ChatRequest
@@ -24,13 +34,14 @@ from flashmoe.server.completions import Completion
 from flashmoe.server.errors import ApiError, as_api_error, busy
 from flashmoe.server.fields import Body, dropped
 from flashmoe.server.guard import Guard, is_anthropics, respond
+from flashmoe.server.live import Live
 from flashmoe.server.messages_types import CountRequest, MessagesRequest
 from flashmoe.server.openai_types import CompletionRequest
 from flashmoe.server.openapi import Operation, document
 from flashmoe.server.page import page_routes
 from flashmoe.server.responses_types import ResponsesRequest
-from flashmoe.server.service import Answer, Service
-from flashmoe.server.sse import ClientGoneError, EventStream, unless_gone
+from flashmoe.server.service import Service
+from flashmoe.server.sse import ALIVE_SECONDS, ClientGoneError, Events, EventStream, comment, data, unless_gone
 
 HINTS = "x-flashmoe-hints"
 """The header that names fields without effect."""
@@ -44,9 +55,26 @@ Handler = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("flashmoe.server")
 
 
+class _Watching:
+    """The live view as server-sent events."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        async for event in self._live.events():
+            yield data(event)
+
+    def alive(self) -> str:
+        return comment("nothing happens")
+
+    def failed(self, error: ApiError) -> str:
+        return data(error.openai())
+
+
 class _Routes:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, alive_seconds: float) -> None:
+        self._service, self._alive_seconds = service, alive_seconds
         self._said: set[tuple[str, str, str]] = set()
         self._most_bytes = limits.most_bytes(service.text.engine.limits.context)
         self._decoder = ThreadPoolExecutor(1, "bodies")
@@ -110,36 +138,37 @@ class _Routes:
             )
             _log.warning("%s: %s is %s.", path, name, meaning)
 
+    def _stream(self, events: Events, over: Callable[[], None]) -> EventStream:
+        return EventStream(events, over, self._alive_seconds)
+
     async def chat(self, request: Request) -> Response:
         body, ask = await self._read(request, ChatRequest, chat_completions.ask_of)
-        answer = await self._answer(request, ask)
-        name, tokenizer = self._service.name, self._service.text.tokenizer
+        answer, name = await self._answer(request, ask), self._service.name
         if not body.stream:
-            return await self._whole(request, answer, chat_completions.whole(answer, name, tokenizer))
+            return await self._whole(request, answer, chat_answer.whole(answer, name))
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        chunks = chat_completions.stream(answer, name, tokenizer, usage)
-        return EventStream(chunks, chat_completions.stream_error, answer.cancel)
+        return self._stream(chat_answer.Chunks(answer, name, usage), answer.cancel)
 
     async def completions(self, request: Request) -> Response:
         body, asks = await self._read(request, CompletionRequest, completions.asks_of)
         completion = await unless_gone(request, completions.begin(self._service, body, asks))
         if not body.stream:
             return await self._whole(request, completion, completion.whole())
-        return EventStream(completion.stream(), chat_completions.stream_error, completion.cancel)
+        return self._stream(completion, completion.cancel)
 
     async def responses(self, request: Request) -> Response:
         body, ask = await self._read(request, ResponsesRequest, responses.ask_of)
-        answer = await self._answer(request, ask)
+        answer, name = await self._answer(request, ask), self._service.name
         if not body.stream:
-            return await self._whole(request, answer, responses.whole(body, answer, self._service.name))
-        return EventStream(responses.stream(body, answer, self._service.name), responses.stream_error, answer.cancel)
+            return await self._whole(request, answer, responses_answer.whole(body, answer, name))
+        return self._stream(responses_answer.ResponseEvents(body, answer, name), answer.cancel)
 
     async def messages(self, request: Request) -> Response:
         body, ask = await self._read(request, MessagesRequest, messages.ask_of)
-        answer = await self._answer(request, ask)
+        answer, name = await self._answer(request, ask), self._service.name
         if not body.stream:
-            return await self._whole(request, answer, messages.whole(answer, self._service.name))
-        return EventStream(messages.stream(answer, self._service.name), messages.stream_error, answer.cancel)
+            return await self._whole(request, answer, messages_answer.whole(answer, name))
+        return self._stream(messages_answer.MessageEvents(answer, name), answer.cancel)
 
     async def count_tokens(self, request: Request) -> Response:
         _, ask = await self._read(request, CountRequest, messages.ask_of)
@@ -184,8 +213,7 @@ class _Routes:
         if live.watchers >= limits.WATCHERS:
             raise busy(f"{limits.WATCHERS} watch already; try again later.")
         live.join()
-        chunks = (chat_completions.data(event) async for event in live.events())
-        return EventStream(chunks, chat_completions.stream_error, live.leave)
+        return self._stream(_Watching(live), live.leave)
 
     async def openapi(self, request: Request) -> Response:  # noqa: ARG002
         return _json(document([operation for operation, _ in self.table()]))
@@ -238,11 +266,15 @@ def _pattern(operation: Operation) -> str:
 
 
 def make_app(
-    service: Service, key: str | None = None, hosts: frozenset[str] | None = None, most: int = limits.REQUESTS
+    service: Service,
+    key: str | None = None,
+    hosts: frozenset[str] | None = None,
+    most: int = limits.REQUESTS,
+    alive_seconds: float = ALIVE_SECONDS,
 ) -> ASGIApp:
     """The ASGI application. key: what clients must show. hosts: names allowed in the Host header, None for any.
-    most: requests at once."""
-    routes = _Routes(service)
+    most: requests at once. alive_seconds: from one event of a stream to the next, at most."""
+    routes = _Routes(service, alive_seconds)
     table = [
         Route(_pattern(operation), routes.telling(handler), methods=[operation.method])
         for operation, handler in routes.table()

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashmoe.chat.tool_calls import ToolCall
-from flashmoe.engine.request import Token
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -66,46 +63,3 @@ class Ask:
     def legacy(self) -> bool:
         """Whether calls go back as `function_call`."""
         return any(origin.form == "legacy" for origin in self.origins.values())
-
-
-@dataclass(frozen=True)
-class Reading:
-    """So many tokens of the prompt are read."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """A tool call with the id under which its result comes back."""
-
-    id: str
-    call: ToolCall
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What tokens added: thinking, content or a call; reported: those of them whose probabilities were asked for."""
-
-    thinking: str = ""
-    content: str = ""
-    call: Call | None = None
-    reported: tuple[Token, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finish:
-    """The end of one choice. reason: `stop`, `length`, `tool_calls` or `cancelled`; stop: the string that ended it."""
-
-    reason: str
-    stop: str | None
-    tokens: int
-    thinking_tokens: int
-
-
-Event = Reading | Delta | Finish
-
-
-class UnansweredError(Exception):
-    """The engine failed on what it had accepted; its error is the cause."""

@@ -1,17 +1,11 @@
-"""OpenAI's /v1/chat/completions: its requests as asks, and answers in its shapes."""
+"""OpenAI's /v1/chat/completions: its requests as asks."""
 
-import json
-import math
-import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
-from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.engine.request import Logprob, Token
-from flashmoe.server.ask import Ask, Call, Delta, Finish, Origin, Reading
+from flashmoe.server.ask import Ask, Origin
 from flashmoe.server.chat_types import (
     AllowedTools,
     Assistant,
@@ -34,8 +28,7 @@ from flashmoe.server.chat_types import (
 )
 from flashmoe.server.errors import ApiError
 from flashmoe.server.openai_types import one_most
-from flashmoe.server.service import Answer
-from flashmoe.server.tools import Toolbox, call_text, check_choice, past_call
+from flashmoe.server.tools import Toolbox, check_choice, past_call
 
 Json = dict[str, Any]
 
@@ -204,133 +197,3 @@ def _thought(message: Assistant) -> str | None:
     texts = [detail.get("text") or detail.get("summary") for detail in details]
     known = [text for text in texts if isinstance(text, str)]
     return "".join(known) if known else None
-
-
-# Answers ------------------------------------------------------------------------------------------------------------
-def usage(answer: Answer) -> Json:
-    """The numbers of tokens of an answer that is finished."""
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.tokens,
-        "total_tokens": answer.prompt_tokens + answer.tokens,
-        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens or 0},
-        "completion_tokens_details": {"reasoning_tokens": answer.thinking_tokens},
-    }
-
-
-def tool_call(call: Call, ask: Ask) -> Json:
-    """A call of a function or a custom tool."""
-    origin = ask.origin(call.call.name)
-    given = call_text(call.call, origin)
-    if origin.form == "custom":
-        return {"id": call.id, "type": "custom", "custom": {"name": origin.name, "input": given}}
-    return {"id": call.id, "type": "function", "function": {"name": origin.name, "arguments": given}}
-
-
-def calls_of(calls: Sequence[Json], ask: Ask) -> Json:
-    """Calls as a message, or a piece of one, has them."""
-    return {"function_call": calls[0]["function"]} if ask.legacy else {"tool_calls": list(calls)}
-
-
-def token_logprobs(tokens: Iterable[Token], tokenizer: Tokenizer) -> list[Json]:
-    """Of the tokens as they were chosen, those of the thinking among them."""
-
-    def entry(logprob: Logprob) -> Json:
-        written = tokenizer.token_bytes(logprob.token_id)
-        value = logprob.value if math.isfinite(logprob.value) else -9999.0
-        return {"token": written.decode("utf-8", "replace"), "logprob": value, "bytes": list(written)}
-
-    return [{**entry(t.logprob), "top_logprobs": [entry(o) for o in t.top]} for t in tokens if t.logprob]
-
-
-async def whole(answer: Answer, model: str, tokenizer: Tokenizer) -> Json:
-    """The chat.completion object."""
-    choices: list[Json] = [{"content": "", "thinking": "", "calls": [], "tokens": []} for _ in answer.tickets]
-    async for index, event in answer.events():
-        if isinstance(event, Delta):
-            choice = choices[index]
-            choice["content"] += event.content
-            choice["thinking"] += event.thinking
-            choice["calls"] += [tool_call(event.call, answer.ask)] if event.call else []
-            choice["tokens"] += event.reported
-    return {
-        **_head("chat.completion", model),
-        "choices": [_choice(i, c, answer, tokenizer) for i, c in enumerate(choices)],
-        "usage": usage(answer),
-    }
-
-
-def _head(kind: str, model: str) -> Json:
-    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
-
-
-def _choice(index: int, said: Json, answer: Answer, tokenizer: Tokenizer) -> Json:
-    message: Json = {
-        "role": "assistant",
-        "content": said["content"] or (None if said["calls"] else ""),
-        "refusal": None,
-    }
-    if said["thinking"]:
-        message["reasoning_content"] = said["thinking"]
-    if said["calls"]:
-        message |= calls_of(said["calls"], answer.ask)
-    logprobs = {"content": token_logprobs(said["tokens"], tokenizer), "refusal": None} if said["tokens"] else None
-    reason = _reason(answer.finished[index], answer.ask)
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
-
-
-def finish_reason(finish: Finish) -> str:
-    """Only a server that shuts down cancels while somebody listens: the answer was cut short."""
-    return "length" if finish.reason == "cancelled" else finish.reason
-
-
-def _reason(finish: Finish, ask: Ask) -> str:
-    reason = finish_reason(finish)
-    return "function_call" if reason == "tool_calls" and ask.legacy else reason
-
-
-async def stream(answer: Answer, model: str, tokenizer: Tokenizer, include_usage: bool) -> AsyncGenerator[str, None]:
-    """The chat.completion.chunk objects as server-sent events; progress on the prompt as comments."""
-    head = _head("chat.completion.chunk", model)
-    calls = [0] * len(answer.tickets)
-    begun = set[int]()
-
-    def chunk(index: int, delta: Json, reason: str | None = None, logprobs: Json | None = None) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return data({**head, "choices": [choice], **({"usage": None} if include_usage else {})})
-
-    async for index, event in answer.events():
-        if isinstance(event, Reading):
-            yield progress(event)
-            continue
-        if index not in begun:
-            begun.add(index)
-            yield chunk(index, {"role": "assistant", "content": ""})
-        if isinstance(event, Finish):
-            yield chunk(index, {}, _reason(event, answer.ask))
-            continue
-        delta: Json = {}
-        if event.call:
-            delta |= calls_of([{"index": calls[index], **tool_call(event.call, answer.ask)}], answer.ask)
-            calls[index] += 1
-        delta |= {"content": event.content} if event.content else {}
-        delta |= {"reasoning_content": event.thinking} if event.thinking else {}
-        logprobs = {"content": token_logprobs(event.reported, tokenizer), "refusal": None} if event.reported else None
-        yield chunk(index, delta, None, logprobs)
-    if include_usage:
-        yield data({**head, "choices": [], "usage": usage(answer)})
-    yield "data: [DONE]\n\n"
-
-
-def data(value: Json) -> str:
-    """One server-sent event without a name."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def progress(reading: Reading) -> str:
-    """A comment line, which clients skip."""
-    return f": prompt {reading.done}/{reading.total}\n\n"
-
-
-def stream_error(error: ApiError) -> str:
-    return data(error.openai())

@@ -15,11 +15,14 @@ from uuid import uuid4
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.engine.request import Token
 from flashmoe.engine.scheduler import MAX_WAITING
-from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading
-from flashmoe.server.chat_completions import data, finish_reason, progress, token_logprobs, usage
+from flashmoe.server.answer import Answer
+from flashmoe.server.ask import Ask
+from flashmoe.server.chat_answer import finish_reason, progress, token_logprobs, usage
 from flashmoe.server.errors import ApiError
+from flashmoe.server.events import Delta, Event, Finish, Reading
 from flashmoe.server.openai_types import CompletionRequest, one_most
-from flashmoe.server.service import Answer, Service
+from flashmoe.server.service import Service
+from flashmoe.server.sse import data
 
 Json = dict[str, Any]
 Prompt = str | list[int]
@@ -180,24 +183,36 @@ class Completion:
                 told.append({"index": len(told), "text": choice.text, "logprobs": logprobs, "finish_reason": reason})
         return {**self._head, "choices": told, "usage": self._usage}
 
-    async def stream(self) -> AsyncGenerator[str, None]:
+    async def events(self) -> AsyncGenerator[str, None]:
         """text_completion objects as server-sent events."""
-        options = self._request.stream_options
-        more = {"usage": None} if options and options.include_usage else {}
+        yield self.alive()
         async for number, index, event in _together(self._answers):
             if isinstance(event, Reading):
                 yield progress(event)
                 continue
             choice = self._choices[number][index]
-            told: Json = {"index": choice.index, "text": "", "logprobs": None, "finish_reason": None}
             if isinstance(event, Finish):
-                told |= {"text": choice.add(Delta()), "finish_reason": finish_reason(event)}
+                yield self._chunk(choice.index, text=choice.add(Delta()), finish_reason=finish_reason(event))
             else:
-                told |= {"text": choice.add(event), "logprobs": choice.logprobs()}
-            yield data({**self._head, "choices": [told], **more})
-        if more:
+                yield self._chunk(choice.index, text=choice.add(event), logprobs=choice.logprobs())
+        if self._include_usage:
             yield data({**self._head, "choices": [], "usage": self._usage})
         yield "data: [DONE]\n\n"
+
+    def alive(self) -> str:
+        return self._chunk(0)
+
+    def failed(self, error: ApiError) -> str:
+        return data(error.openai())
+
+    def _chunk(self, index: int, **fields: Any) -> str:
+        choice = {"index": index, "text": "", "logprobs": None, "finish_reason": None} | fields
+        return data({**self._head, "choices": [choice], **({"usage": None} if self._include_usage else {})})
+
+    @property
+    def _include_usage(self) -> bool:
+        options = self._request.stream_options
+        return bool(options and options.include_usage)
 
     @property
     def _usage(self) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flashmoe.engine.scheduler import ClosingError, QueueFullError
 from flashmoe.errors import CapacityError, FlashMoeError
-from flashmoe.server.ask import UnansweredError
+from flashmoe.server.events import UnansweredError
 
 _log = logging.getLogger("flashmoe.server")
 _RETRY = {"Retry-After": "5"}

@@ -1,12 +1,9 @@
-"""Anthropic's /v1/messages: its requests as asks, and answers in its shapes."""
+"""Anthropic's /v1/messages: its requests as asks."""
 
-import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
-from flashmoe.server.ask import Ask, Delta, Finish, Origin, Reading
-from flashmoe.server.chat_completions import progress
+from flashmoe.server.ask import Ask, Origin
 from flashmoe.server.chat_types import OtherTool
 from flashmoe.server.errors import ApiError
 from flashmoe.server.messages_types import (
@@ -31,7 +28,6 @@ from flashmoe.server.messages_types import (
     ToolUse,
 )
 from flashmoe.server.openai_types import sampling_of
-from flashmoe.server.service import Answer
 from flashmoe.server.tools import Toolbox, check_choice, past_call
 
 Json = dict[str, Any]
@@ -146,120 +142,3 @@ def _for_template(message: Message, where: str) -> list[Json]:
     thought = "".join(block.thinking for block in message.content if isinstance(block, ThinkingBlock))
     said: Json = {"role": "assistant", "content": text}
     return [said | ({"reasoning_content": thought} if thought else {}) | ({"tool_calls": calls} if calls else {})]
-
-
-# Answers ------------------------------------------------------------------------------------------------------------
-_SIGNATURE = "unsigned"
-"""Thinking blocks must have one; nothing here needs to trust what comes back."""
-
-
-def _reason(finish: Finish) -> str:
-    if finish.stop is not None:
-        return "stop_sequence"
-    return {"stop": "end_turn", "tool_calls": "tool_use"}.get(finish.reason, "max_tokens")
-
-
-def _usage(answer: Answer, output: int) -> Json:
-    cached = answer.cached_tokens or 0
-    return {
-        "input_tokens": answer.prompt_tokens - cached,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": output,
-    }
-
-
-def _message(answer: Answer, model: str) -> Json:
-    return {
-        "id": f"msg_{uuid4().hex}",
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": _usage(answer, 0),
-    }
-
-
-async def whole(answer: Answer, model: str) -> Json:
-    """The message object."""
-    blocks: list[Json] = []
-    async for _, event in answer.events():
-        if not isinstance(event, Delta):
-            continue
-        if event.call:
-            call = event.call
-            blocks.append({"type": "tool_use", "id": call.id, "name": call.call.name, "input": call.call.arguments})
-        for kind, text in (("thinking", event.thinking), ("text", event.content)):
-            if text and not (blocks and blocks[-1]["type"] == kind):
-                blocks.append({"type": kind, kind: ""} | ({"signature": _SIGNATURE} if kind == "thinking" else {}))
-            if text:
-                blocks[-1][kind] += text
-    finish = answer.finished[0]
-    return {
-        **_message(answer, model),
-        "content": blocks,
-        "stop_reason": _reason(finish),
-        "stop_sequence": finish.stop,
-        "usage": _usage(answer, answer.tokens),
-    }
-
-
-async def stream(answer: Answer, model: str) -> AsyncGenerator[str, None]:
-    """The events of a message."""
-    begun, index, kind = False, -1, ""
-    async for _, event in answer.events():
-        if isinstance(event, Reading):
-            yield progress(event)
-            continue
-        if not begun:
-            begun = True
-            yield named("message_start", message=_message(answer, model))
-        now = "" if isinstance(event, Finish) else _kind(event)
-        if kind and (kind != now or now == "tool_use"):
-            yield _end_block(index, kind)
-            kind = ""
-        if isinstance(event, Finish):
-            delta = {"stop_reason": _reason(event), "stop_sequence": event.stop}
-            yield named("message_delta", delta=delta, usage=_usage(answer, answer.tokens))
-            continue
-        if now and now != kind:
-            kind, index = now, index + 1
-            yield named("content_block_start", index=index, content_block=_opening(event, kind))
-        if now:
-            yield named("content_block_delta", index=index, delta=_delta(event, kind))
-    yield named("message_stop")
-
-
-def _kind(delta: Delta) -> str:
-    return "tool_use" if delta.call else "thinking" if delta.thinking else "text" if delta.content else ""
-
-
-def _opening(delta: Delta, kind: str) -> Json:
-    if delta.call:
-        return {"type": kind, "id": delta.call.id, "name": delta.call.call.name, "input": {}}
-    return {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
-
-
-def _delta(delta: Delta, kind: str) -> Json:
-    if delta.call:
-        return {"type": "input_json_delta", "partial_json": json.dumps(delta.call.call.arguments, ensure_ascii=False)}
-    return {"type": f"{kind}_delta", kind: delta.thinking or delta.content}
-
-
-def _end_block(index: int, kind: str) -> str:
-    end = named("content_block_stop", index=index)
-    if kind != "thinking":
-        return end
-    signature = {"type": "signature_delta", "signature": _SIGNATURE}
-    return named("content_block_delta", index=index, delta=signature) + end
-
-
-def named(kind: str, **fields: Any) -> str:
-    """A server-sent event with a name, which its data repeats."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, ensure_ascii=False)}\n\n"
-
-
-def stream_error(error: ApiError) -> str:
-    return f"event: error\ndata: {json.dumps(error.anthropic(), ensure_ascii=False)}\n\n"

@@ -1,20 +1,13 @@
-"""OpenAI's /v1/responses: its requests as asks, and answers as items, whole or event by event.
+"""OpenAI's /v1/responses: its requests as asks, and what of them a response repeats."""
 
-Invariant: the response that ends a stream is the one that `whole` gives for the same answer.
-"""
-
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
-from flashmoe.server.ask import Ask, Call, Delta, Finish, Origin, Reading
-from flashmoe.server.chat_completions import progress
+from flashmoe.server.ask import Ask, Origin
 from flashmoe.server.chat_types import OtherTool
 from flashmoe.server.errors import ApiError
-from flashmoe.server.messages import named
 from flashmoe.server.openai_types import one_most
 from flashmoe.server.responses_types import (
     AllowedTools,
@@ -33,8 +26,7 @@ from flashmoe.server.responses_types import (
     ResponsesRequest,
     SchemaFormat,
 )
-from flashmoe.server.service import Answer
-from flashmoe.server.tools import Toolbox, call_text, check_choice, past_call
+from flashmoe.server.tools import Toolbox, check_choice, past_call
 
 Json = dict[str, Any]
 
@@ -101,11 +93,23 @@ def _choice(r: ResponsesRequest, tools: Toolbox) -> str | None:
 
 
 def said_back(r: ResponsesRequest) -> Json:
-    """The tools that are used and the choice of one, as a response repeats them."""
+    """What a response repeats of its request; of the tools those that are used."""
     tools = [_without_nulls(tool) for tool in r.tools or () if not isinstance(tool, OtherTool)]
     defaults = {"parameters": None, "strict": False}
     choice = r.tool_choice if r.tool_choice is not None else "auto"
     return {
+        "instructions": r.instructions,
+        "max_output_tokens": r.max_output_tokens,
+        "metadata": r.metadata or {},
+        "parallel_tool_calls": r.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "store": False,
+        "temperature": r.temperature,
+        "top_p": r.top_p,
+        "reasoning": {"effort": r.reasoning.effort if r.reasoning else None, "summary": None},
+        "text": {"format": msgspec.to_builtins(r.text.format) if r.text and r.text.format else {"type": "text"}},
+        "truncation": "disabled",
+        "user": r.user,
         "tools": [defaults | tool if tool["type"] == "function" else tool for tool in tools],
         "tool_choice": choice if isinstance(choice, str) else _without_nulls(choice),
     }
@@ -159,162 +163,3 @@ def _text(content: str | Sequence[Any]) -> str:
 
 def _part_text(part: Any) -> str:
     return str(part.refusal if isinstance(part, Refusal) else part.text)
-
-
-# Answers ------------------------------------------------------------------------------------------------------------
-class _Output:
-    """The response as it grows: each delta goes into its items, and comes out as the events that tell of it."""
-
-    def __init__(self, request: ResponsesRequest, answer: Answer, model: str) -> None:
-        self._request, self._answer, self._model = request, answer, model
-        self._id, self._created = f"resp_{uuid4().hex}", int(time.time())
-        self._items: list[Json] = []
-        self._number = 0
-
-    def response(self, finish: Finish | None) -> Json:
-        r, cut = self._request, finish is not None and finish.reason in ("length", "cancelled")
-        status = "in_progress" if finish is None else "incomplete" if cut else "completed"
-        return {
-            "id": self._id,
-            "object": "response",
-            "created_at": self._created,
-            "model": self._model,
-            "status": status,
-            "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": r.instructions,
-            "max_output_tokens": r.max_output_tokens,
-            "metadata": r.metadata or {},
-            "output": self._items,
-            "parallel_tool_calls": r.parallel_tool_calls is not False,
-            "previous_response_id": None,
-            "store": False,
-            "temperature": r.temperature,
-            "top_p": r.top_p,
-            "reasoning": {"effort": r.reasoning.effort if r.reasoning else None, "summary": None},
-            "text": {"format": msgspec.to_builtins(r.text.format) if r.text and r.text.format else {"type": "text"}},
-            **said_back(r),
-            "truncation": "disabled",
-            "user": r.user,
-            "usage": None if finish is None else self._usage(),
-        }
-
-    def _usage(self) -> Json:
-        a = self._answer
-        return {
-            "input_tokens": a.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": a.cached_tokens or 0, "cache_write_tokens": 0},
-            "output_tokens": a.tokens,
-            "output_tokens_details": {"reasoning_tokens": a.thinking_tokens},
-            "total_tokens": a.prompt_tokens + a.tokens,
-        }
-
-    def event(self, kind: str, **fields: Any) -> str:
-        self._number += 1
-        return named(kind, sequence_number=self._number - 1, **fields)
-
-    def add(self, delta: Delta) -> str:
-        events = ""
-        if delta.thinking:
-            events += self._grow("reasoning", "reasoning_text", delta.thinking)
-        if delta.content:
-            events += self._grow("message", "output_text", delta.content)
-        return events + (self._call(delta.call) if delta.call else "")
-
-    def close(self) -> str:
-        """End the item that grows, if one does."""
-        if not self._items or self._items[-1]["status"] == "completed":
-            return ""
-        item, place = self._items[-1], self._place()
-        part = item["content"][0]
-        item["status"] = "completed"
-        kind = part["type"]
-        more: Json = {"logprobs": []} if kind == "output_text" else {}
-        return (
-            self.event(f"response.{kind}.done", **place, content_index=0, text=part["text"], **more)
-            + self.event("response.content_part.done", **place, content_index=0, part=part)
-            + self.event("response.output_item.done", output_index=place["output_index"], item=item)
-        )
-
-    def _place(self) -> Json:
-        return {"item_id": self._items[-1]["id"], "output_index": len(self._items) - 1}
-
-    def _grow(self, kind: str, part: str, text: str) -> str:
-        events = ""
-        if not self._items or self._items[-1]["type"] != kind or self._items[-1]["status"] == "completed":
-            events = self.close() + self._begin(kind, part)
-        self._items[-1]["content"][0]["text"] += text
-        more: Json = {"logprobs": []} if part == "output_text" else {}
-        return events + self.event(f"response.{part}.delta", **self._place(), content_index=0, delta=text, **more)
-
-    def _begin(self, kind: str, part: str) -> str:
-        item: Json = {"id": f"{kind[:3]}_{uuid4().hex}", "type": kind, "status": "in_progress", "content": []}
-        own: Json = {"role": "assistant"} if kind == "message" else {"summary": []}
-        item |= own
-        self._items.append(item)
-        events = self.event("response.output_item.added", output_index=len(self._items) - 1, item=item)
-        more: Json = {"annotations": [], "logprobs": []} if kind == "message" else {}
-        new = {"type": part, "text": "", **more}
-        events += self.event("response.content_part.added", **self._place(), content_index=0, part=new)
-        item["content"].append(new)
-        return events
-
-    def _call(self, call: Call) -> str:
-        events = self.close()
-        item, field = call_item(call, self._answer.ask.origin(call.call.name))
-        given = item[field]
-        self._items.append(item | {field: ""})
-        item, place = self._items[-1], self._place()
-        kind = "function_call_arguments" if field == "arguments" else "custom_tool_call_input"
-        more: Json = {"name": item["name"]} if field == "arguments" else {}
-        events += self.event("response.output_item.added", output_index=place["output_index"], item=item)
-        events += self.event(f"response.{kind}.delta", **place, delta=given)
-        events += self.event(f"response.{kind}.done", **place, **more, **{field: given})
-        item |= {field: given, "status": "completed"}
-        return events + self.event("response.output_item.done", output_index=place["output_index"], item=item)
-
-
-def call_item(call: Call, origin: Origin) -> tuple[Json, str]:
-    """The item of a call, not yet completed, and the field that holds what the model gave."""
-    custom = origin.form == "custom"
-    kind, field = ("custom_tool_call", "input") if custom else ("function_call", "arguments")
-    item: Json = {
-        "id": f"{'ctc' if custom else 'fc'}_{uuid4().hex}",
-        "type": kind,
-        "status": "in_progress",
-        "call_id": call.id,
-        "name": origin.name,
-        field: call_text(call.call, origin),
-    }
-    return item | ({"namespace": origin.namespace} if origin.namespace else {}), field
-
-
-async def whole(request: ResponsesRequest, answer: Answer, model: str) -> Json:
-    """The response object."""
-    output = _Output(request, answer, model)
-    async for _, event in answer.events():
-        if isinstance(event, Delta):
-            output.add(event)
-    output.close()
-    return output.response(answer.finished[0])
-
-
-async def stream(request: ResponsesRequest, answer: Answer, model: str) -> AsyncGenerator[str, None]:
-    """The events of a response."""
-    output = _Output(request, answer, model)
-    yield output.event("response.created", response=output.response(None))
-    yield output.event("response.in_progress", response=output.response(None))
-    async for _, event in answer.events():
-        if isinstance(event, Reading):
-            yield progress(event)
-        elif isinstance(event, Delta):
-            if events := output.add(event):
-                yield events
-        else:
-            yield output.close()
-            response = output.response(event)
-            yield output.event(f"response.{response['status']}", response=response)
-
-
-def stream_error(error: ApiError) -> str:
-    return named("error", sequence_number=0, code=error.code or "server_error", message=error.message, param=None)

@@ -1,15 +1,13 @@
-"""From what a client asks to events of an answer: prompts rendered, requests scheduled, tokens read as turns.
+"""From what a client asks to an answer on its way: prompts rendered, requests scheduled.
 
-Invariant: an answer's tokens are those of the scheduler, and abandoning an answer cancels its requests. Lives in the
-event loop; rendering and tokenising happen in threads, computing in the scheduler's. Knows no HTTP.
+Invariant: an answer's tokens are those of the scheduler. Lives in the event loop; rendering and tokenising happen in
+threads, computing in the scheduler's. Knows no HTTP.
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
@@ -20,33 +18,20 @@ from flashmoe.chat.renderer import Cancel
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tool_calls import thinking_is_open
-from flashmoe.chat.turn_parser import TurnParser
 from flashmoe.engine import request as engine
-from flashmoe.engine.running import Ticket
 from flashmoe.engine.sampling import Sampling
 from flashmoe.engine.scheduler import Scheduler
 from flashmoe.errors import CapacityError, FlashMoeError
-from flashmoe.server.ask import Ask, Delta, Event, Finish, Reading, UnansweredError
+from flashmoe.server.answer import Answer, Prompt
+from flashmoe.server.ask import Ask
 from flashmoe.server.floor import AtLeast
 from flashmoe.server.grammar import Grammars
 from flashmoe.server.live import Live
-from flashmoe.server.metrics import Clock, Metrics
-from flashmoe.server.turn import TurnReader
+from flashmoe.server.metrics import Metrics
 from flashmoe.text_engine import TextEngine
 
 _RECENT_PROMPTS = 8
 _LEAST_SHARED = 32
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt in tokens. thinking_open: it ends inside a thinking block. frontiers: see engine.request. ignored:
-    fields that this model's template can do nothing with."""
-
-    tokens: NDArray[np.int32]
-    thinking_open: bool
-    frontiers: tuple[int, ...]
-    ignored: tuple[str, ...] = ()
 
 
 class Service:
@@ -69,14 +54,14 @@ class Service:
         rendered = await self._rendered(ask)
         return len((await asyncio.to_thread(self._prompt, ask, rendered)).tokens)
 
-    async def answer(self, ask: Ask) -> "Answer":
+    async def answer(self, ask: Ask) -> Answer:
         """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
         clock = self.metrics.clock(monotonic())
         rendered = await self._rendered(ask)
         prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask, rendered)
         room = self.text.engine.limits.context - len(prompt.tokens)
         most = room if ask.max_tokens is None else min(ask.max_tokens, room)
-        answer = Answer(self, ask, prompt, clock)
+        answer = Answer(ask, prompt, self.text.tokenizer, self.written, self.metrics, clock)
         try:
             for i, form in enumerate(forms):
                 answer.tickets.append(
@@ -219,80 +204,3 @@ def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     length = min(len(a), len(b))
     different = np.flatnonzero(a[:length] != b[:length])
     return int(different[0]) if len(different) else length
-
-
-class Answer:
-    """Iterate over `events` for (choice, event); leaving the iteration, or `cancel`, ends the computing."""
-
-    def __init__(self, service: Service, ask: Ask, prompt: Prompt, clock: Clock) -> None:
-        self._service, self.ask, self.prompt, self._clock = service, ask, prompt, clock
-        self._queue: asyncio.Queue[tuple[int, engine.Event]] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        self.tickets: list[Ticket] = []
-        self.cached_tokens: int | None = None
-        self.finished: dict[int, Finish] = {}
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompt.tokens)
-
-    @property
-    def tokens(self) -> int:
-        """Generated, all choices together, once they are finished."""
-        return sum(finish.tokens for finish in self.finished.values())
-
-    @property
-    def thinking_tokens(self) -> int:
-        return sum(finish.thinking_tokens for finish in self.finished.values())
-
-    def listener(self, index: int) -> engine.Listener:
-        def tell(event: engine.Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop may be gone when the last requests are cancelled
-                self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))
-
-        return tell
-
-    def cancel(self) -> None:
-        for ticket in self.tickets:
-            ticket.cancel()
-
-    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
-        """Events of all choices as they come. Raises what the engine failed with."""
-        ask, tokenizer = self.ask, self._service.text.tokenizer
-        readers = []
-        for _ in self.tickets:
-            tools = ask.tools if ask.choice != "none" else ()
-            parser = TurnParser(tools, thinking_open=self.prompt.thinking_open) if ask.prompt is None else None
-            readers.append(TurnReader(tokenizer, parser, ask.stop, not ask.several_calls))
-        try:
-            while len(self.finished) < len(readers):
-                index, event = await self._queue.get()
-                if index in self.finished:
-                    continue
-                for told in self._tell(event, readers[index], self.tickets[index]):
-                    if isinstance(told, Finish):
-                        self.finished[index] = told
-                        self._service.written.remember(readers[index].written())
-                    yield index, told
-                if isinstance(event, engine.Token):
-                    self._clock.token(index, monotonic())
-        finally:
-            self.cancel()
-            self._service.metrics.count(self.prompt_tokens, self.cached_tokens or 0, self.tokens)
-
-    def _tell(self, event: engine.Event, reader: TurnReader, ticket: Ticket) -> list[Event]:
-        if isinstance(event, engine.Failed):
-            raise UnansweredError from event.error
-        if isinstance(event, engine.Progress):
-            if self.cached_tokens is None:
-                self.cached_tokens = event.done
-            return [Reading(event.done, event.total)]
-        if isinstance(event, engine.Scored):
-            return [Delta(reported=event.tokens)]
-        if isinstance(event, engine.End):
-            return list(reader.finish(event.reason, event.token))
-        told: list[Delta | Finish] = list(reader.token(event))
-        if reader.over:
-            ticket.cancel()
-            told += reader.finish("cancelled")
-        return list(told)

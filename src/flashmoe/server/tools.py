@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashmoe.chat.tool_calls import ToolCall
+from flashmoe.chat.call_writer import CallArguments, CallBroken, Called
 from flashmoe.server.ask import Origin
 from flashmoe.server.body import parse_text
 from flashmoe.server.errors import ApiError
@@ -110,8 +110,11 @@ def past_call(call_id: str, origin: Origin, arguments: str | Json, where: str) -
     return {"id": call_id, "type": "function", "function": {"name": _shown_name(origin), "arguments": values}}
 
 
-def call_text(call: ToolCall, origin: Origin) -> str:
-    """What a call gives: the text of a custom tool, or the arguments as JSON."""
-    if origin.form == "custom" and isinstance(text := call.arguments.get("input"), str):
-        return text
-    return json.dumps(call.arguments, ensure_ascii=False)
+def given_by(event: CallArguments | Called | CallBroken, origin: Origin, given: str) -> str:
+    """What an event adds to what a call gives: the arguments as JSON, or the text of a custom tool; all arguments of
+    one that got no text. given: by the events before."""
+    custom = origin.form == "custom"
+    if isinstance(event, CallArguments):
+        return event.json if not custom else event.text if event.parameter == "input" else ""
+    no_text = custom and isinstance(event, Called) and not given and event.call.arguments.get("input") != ""
+    return json.dumps(event.call.arguments, ensure_ascii=False) if no_text else ""

@@ -6,12 +6,14 @@ Invariant: the content, joined, is the content of the whole turn up to the first
 from collections.abc import Sequence
 from uuid import uuid4
 
+from flashmoe.chat.call_writer import CallBegun, CallBroken, Called, CallEvent
 from flashmoe.chat.replay import WrittenTurn
 from flashmoe.chat.stops import StopStrings
 from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.chat.turn_parser import Called, Content, Thinking, TurnEvent, TurnParser
+from flashmoe.chat.tool_calls import ToolCall
+from flashmoe.chat.turn_parser import Content, Thinking, TurnEvent, TurnParser
 from flashmoe.engine.request import Token
-from flashmoe.server.ask import Call, Delta, Finish
+from flashmoe.server.events import Delta, Finish
 
 
 class TurnReader:
@@ -20,8 +22,10 @@ class TurnReader:
     def __init__(self, tokenizer: Tokenizer, parser: TurnParser | None, stop: Sequence[str], one_call: bool) -> None:
         self._decoder, self._parser = tokenizer.stream(), parser
         self._stops, self._one_call = StopStrings(stop), one_call
-        self._calls: list[Call] = []
-        self._text, self._thinking, self._content = "", "", ""
+        self._ids: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._broken = False
+        self._thinking, self._content = "", ""
         self._tokens = self._thinking_tokens = 0
         self._reported: list[Token] = []
         self.over = False
@@ -50,18 +54,18 @@ class TurnReader:
             deltas.append(self._delta())
         if self.over:
             reason = "stop"
-        if self._calls and reason == "stop":
+        if self._ids and reason == "stop":
             reason = "tool_calls"
         return [*deltas, Finish(reason, self._stops.found, self._tokens, self._thinking_tokens)]
 
     def written(self) -> WrittenTurn:
-        """The turn so far, to be found again by its calls."""
-        text = self._text.rpartition("</think>")[2].strip()
-        calls = tuple(call.call for call in self._calls)
-        return WrittenTurn(tuple(c.id for c in self._calls), calls, self._thinking, self._content, text)
+        """The turn so far, to be found again by its calls; without any if one of them broke off, since then what a
+        client sends back is not the turn."""
+        text = self._parser.answer.strip() if self._parser else ""
+        ids, calls = ((), ()) if self._broken else (tuple(self._ids), tuple(self._calls))
+        return WrittenTurn(ids, calls, self._thinking, self._content, text)
 
     def _parse(self, text: str) -> list[TurnEvent]:
-        self._text += text
         if self._parser is None:
             return [Content(text)] if text else []
         return self._parser.push(text)
@@ -74,17 +78,24 @@ class TurnReader:
             if isinstance(event, Thinking):
                 self._thinking += event.text
                 deltas.append(self._delta(thinking=event.text))
-            elif isinstance(event, Called):
-                call = Call(f"call_{uuid4().hex}", event.call)
-                self._calls.append(call)
-                deltas.append(self._delta(call=call))
-                self.over = self._one_call
+            elif not isinstance(event, Content):
+                deltas.append(self._of_call(event))
             elif content := self._stops.push(event.text):
                 self._content += content
                 deltas.append(self._delta(content=content))
             self.over = self.over or self._stops.found is not None
         return deltas
 
-    def _delta(self, thinking: str = "", content: str = "", call: Call | None = None) -> Delta:
+    def _of_call(self, event: CallEvent) -> Delta:
+        if isinstance(event, CallBegun):
+            self._ids.append(f"call_{uuid4().hex}")
+        elif isinstance(event, Called):
+            self._calls.append(event.call)
+        elif isinstance(event, CallBroken):
+            self._broken = True
+        self.over = self._one_call and isinstance(event, Called | CallBroken)
+        return self._delta(call=event)
+
+    def _delta(self, thinking: str = "", content: str = "", call: CallEvent | None = None) -> Delta:
         reported, self._reported = tuple(self._reported), []
-        return Delta(thinking, content, call, reported)
+        return Delta(thinking, content, call, self._ids[-1] if call else "", reported)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from flashmoe.chat.call_writer import CallBroken, Called
 from flashmoe.chat.tool_calls import Turn, thinking_is_open
-from flashmoe.chat.turn_parser import Called, Content, Thinking, TurnEvent, TurnParser
+from flashmoe.chat.turn_parser import Content, Thinking, TurnEvent, TurnParser
 from flashmoe.engine.generation import Statistics
 from flashmoe.engine.session import Session
 from flashmoe.text_engine import TextEngine, TextStream
@@ -92,8 +93,10 @@ class Answer(RawAnswer):
         return self._keep(self._parser.finish(cut=self._stream.finish_reason != "stop"))
 
     def _keep(self, events: list[TurnEvent]) -> list[TurnEvent]:
-        self._events += events
-        return events
+        """A call that broke off is shown as the model wrote it; nobody runs it."""
+        kept: list[TurnEvent] = [Content(event.text) if isinstance(event, CallBroken) else event for event in events]
+        self._events += kept
+        return kept
 
     @property
     def turn(self) -> Turn:

@@ -4,7 +4,7 @@ import { events, request } from "/page/api.js";
 import { element } from "/page/dom.js";
 import { keep, kept } from "/page/kept.js";
 import { Log } from "/page/log.js";
-import { Turn } from "/page/turn.js";
+import { Turn, parsed } from "/page/turn.js";
 
 const LEAST_TIMED_MILLISECONDS = 250;
 
@@ -57,8 +57,10 @@ export class Chat {
         if (message.content) turn.answer(message.content);
         for (const call of message.tool_calls ?? []) {
           names[call.id] = call.function.name;
-          turn.call(call.function);
+          turn.beginCall(call.function.name);
+          turn.writeCall(call.function.arguments);
         }
+        turn.endCall();
       }
     }
     if (messages.at(-1)?.tool_calls) this.askForResults(turn, messages.at(-1).tool_calls);
@@ -92,6 +94,8 @@ export class Chat {
       else turn.note(error instanceof TypeError ? "The server cannot be reached." : error.message, "error");
     }
     turn.fold();
+    turn.endCall();
+    reply.tool_calls = reply.tool_calls.filter(isWhole);
     if (ended === "length") turn.note("Cut off: no more tokens were allowed.");
     if (this.running !== abort) return true;
     this.running = null;
@@ -122,9 +126,9 @@ export class Chat {
       if (comment?.startsWith("prompt ")) this.status(`Reading the prompt: ${comment.slice(7).replace("/", " of ")} tokens`);
       if (!data) continue;
       if (data.error) throw new Error(data.error.message);
-      if (data.usage) this.tell(turn, data.usage, performance.now() - first);
+      if (data.usage) this.tell(turn, data.usage, first && performance.now() - first);
       for (const { delta, finish_reason } of data.choices) {
-        if (!first) {
+        if (!first && (delta.reasoning_content || delta.content || delta.tool_calls)) {
           first = performance.now();
           this.status("Answering");
         }
@@ -145,9 +149,13 @@ export class Chat {
     if (content || delta.tool_calls) turn.fold();
     if (delta.content) reply.content += delta.content;
     if (content) turn.answer(content);
-    for (const call of delta.tool_calls ?? []) {
-      reply.tool_calls.push({ id: call.id, type: "function", function: call.function });
-      turn.call(call.function);
+    for (const { id, index, function: written } of delta.tool_calls ?? []) {
+      if (id) {
+        reply.tool_calls.push({ id, type: "function", function: { name: written.name, arguments: "" } });
+        turn.beginCall(written.name);
+      }
+      reply.tool_calls[index].function.arguments += written.arguments;
+      turn.writeCall(written.arguments);
     }
   }
 
@@ -191,8 +199,14 @@ function isEmpty(reply) {
   return !reply.content && !reply.reasoning_content && !reply.tool_calls.length;
 }
 
+/** Whether a call came to its end: one that broke off cannot be answered. */
+function isWhole(call) {
+  return parsed(call.function.arguments) !== null;
+}
+
 /** A reply as the next request holds it: without the fields that are empty. */
-function finished({ reasoning_content, tool_calls, ...reply }) {
+function finished({ reasoning_content, tool_calls: begun, ...reply }) {
+  const tool_calls = begun.filter(isWhole);
   return { ...reply, ...(reasoning_content && { reasoning_content }), ...(tool_calls.length && { tool_calls }) };
 }
 

@@ -22,6 +22,7 @@ export class Turn {
 
   /** A piece of the model's answer, in Markdown. */
   answer(text) {
+    this.endCall();
     this.content += text;
     this.markdown ??= new Markdown(this.root.appendChild(element("div", "text markdown")));
     this.markdown.append(text);
@@ -47,16 +48,35 @@ export class Turn {
     this.thinking.firstChild.textContent = "Thought";
   }
 
-  call({ name, arguments: written }) {
-    const shown = element("section", "call", element("h3", "", "Calls ", element("code", "name", name)));
-    const values = Object.entries(JSON.parse(written));
-    const rows = values.map(([key, value]) => [
-      element("dt", "", key),
-      element("dd", "", typeof value === "string" ? value : JSON.stringify(value, null, 1)),
-    ]);
-    shown.append(values.length ? element("dl", "arguments", ...rows.flat()) : element("p", "note", "without arguments"));
-    this.root.append(shown);
+  /** A call of a tool, whose arguments are shown as the model writes them until it ends. */
+  beginCall(name) {
+    this.endCall();
+    this.written = element("pre", "written");
+    this.called = element("section", "call", element("h3", "", "Calls ", element("code", "name", name)), this.written);
+    this.root.append(this.called);
     this.markdown = null; // what is said after the call stands below it
+    this.log.follow();
+  }
+
+  /** A piece of the arguments' JSON. */
+  writeCall(piece) {
+    this.written.append(piece);
+    this.log.follow();
+  }
+
+  /** Show what the call's arguments are, if one is written and did not break off. */
+  endCall() {
+    const values = this.written && parsed(this.written.textContent);
+    if (values) {
+      const rows = Object.entries(values).map(([key, value]) => [
+        element("dt", "", key),
+        element("dd", "", typeof value === "string" ? value : JSON.stringify(value, null, 1)),
+      ]);
+      this.written.replaceWith(rows.length ? element("dl", "arguments", ...rows.flat()) : element("p", "note", "without arguments"));
+    } else if (this.written) {
+      this.called.append(element("p", "note", "The call broke off."));
+    }
+    this.written = null;
     this.log.follow();
   }
 
@@ -71,5 +91,14 @@ export class Turn {
   ask(form) {
     this.root.append(form);
     this.log.follow();
+  }
+}
+
+/** The value that a text says in JSON; null if it is none. */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
 }
