@@ -39,7 +39,7 @@ EVENTS = {
     PATHS[0]: chat_answer.Chunks,
     PATHS[1]: responses_answer.ResponseEvents,
     PATHS[2]: messages_answer.MessageEvents,
-    PATHS[3]: completions.TextChunks,
+    PATHS[3]: completions.Completion,
 }
 
 
