@@ -78,6 +78,8 @@ def test_a_field_that_is_in_no_table_is_refused_as_perhaps_misspelt(roomy, path)
         (CHATS, {"logit_bias": ""}, "logit_bias"),
         (CHATS, {"logit_bias": {"²": 1}}, "logit_bias"),
         (COMPLETIONS, {"logit_bias": {"": 1}}, "logit_bias"),
+        (CHATS, {"repetition_penalty": 5e-324}, "repetition_penalty"),
+        (COMPLETIONS, {"repeat_penalty": 1e-9}, "repeat_penalty"),
         (CHATS, {"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
         (CHATS, {"chat_template_kwargs": {"enable_thinking": "no"}}, "chat_template_kwargs"),
         (CHATS, {"tool_choice": "required"}, "tool_choice"),

@@ -40,7 +40,7 @@ class Sampling:
         self._check("min_p", 0, 1)
         self._check("presence_penalty", -2, 2)
         self._check("frequency_penalty", -2, 2)
-        self._check("repetition_penalty", 0, 100, open_below=True)
+        self._check("repetition_penalty", 0.01, 100)  # beyond, logits may leave float32
         for name, value in (("top_k", self.top_k), ("seed", self.seed)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 raise FlashMoeError(f"{name} must be a whole number of at least 0, not {value!r}.")

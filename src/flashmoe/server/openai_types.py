@@ -57,8 +57,8 @@ class OpenAIBody(Body, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, description="0 or -1: all.")] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=100, description="repetition_penalty.")] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=100, description="repetition_penalty.")] | None = None
 
     user: Annotated[Any, hint("who asks changes no answer")] = None
     safety_identifier: Annotated[Any, hint("who asks changes no answer")] = None
