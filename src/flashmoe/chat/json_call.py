@@ -9,10 +9,11 @@ Knows text, not turns.
 
 import json
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from flashmoe.chat.call_writer import CallEvent, CallWriter
+from flashmoe.chat.schema import Json
 from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import parse_object, parse_value
 
@@ -34,8 +35,8 @@ _AFTER = re.compile(r"[\s}]*")
 class JsonCall:
     """Fed from its `{` on. opening: what was written before that. tools: names of them.
 
-    ended: nothing more belongs to the call; rest: what was fed after its end. refused: it was no call; all of it is
-    `rest`.
+    ended: nothing more belongs to the call; rest: what was fed after its end. refused: it was no call, which only the
+    end of the turn shows; all of it is `rest`.
     """
 
     def __init__(self, opening: str, tools: Set[str]) -> None:
@@ -45,6 +46,7 @@ class JsonCall:
         self._writer: CallWriter | None = None
         self._parameter: str | None = None  # whose value is being read
         self._in_string = self._is_whole = False
+        self._looked = 0  # up to here no tag ends it
         self._end = _ValueEnd()
         self.ended = self.refused = False
         self.rest = ""
@@ -68,28 +70,30 @@ class JsonCall:
         if self._is_whole:
             return self._close(final)
         if self._writer is None:
-            return self._begin()
+            return self._begin(final)
         if self._parameter is None:
             return self._next_member(final and not cut)
         return self._string() if self._in_string else self._value()
 
-    def _begin(self) -> list[CallEvent] | None:
+    def _begin(self, final: bool) -> list[CallEvent] | None:
         head = _HEAD.match(self._text)
         if head and head[1] in self._tools:
             self._writer = CallWriter(head[1])
             self._text = self._text[head.end() :]
             return self._writer.begin()
-        end = self._end.find(self._text)
-        if end is None:
-            return None
-        found = _from_json(self._text[:end])
-        if found is None:
-            return self._break()
-        name, arguments = found
+        while (end := self._text.find(_CLOSE, self._looked)) >= 0:
+            if found := _from_json(self._text[:end]):
+                return self._begin_whole(*found, end)
+            self._looked = end + 1  # the tag may be part of a string
+        self._looked = max(self._looked, len(self._text) - len(_CLOSE))
+        found = _from_json(self._text) if final else None
+        return self._begin_whole(*found, len(self._text)) if found else None
+
+    def _begin_whole(self, name: str, arguments: Mapping[str, Json], end: int) -> list[CallEvent]:
         self._writer, self._text = CallWriter(name), self._text[end:]
         events = self._writer.begin()
-        for key, value in arguments.items():
-            events += self._writer.value(key, value)
+        for parameter, value in arguments.items():
+            events += self._writer.value(parameter, value)
         return events + self._whole()
 
     def _whole(self) -> list[CallEvent]:
