@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from flashmoe.server import connections, limits
 from flashmoe.server.connections import Acceptor, Room
 from flashmoe.server.run import bind
+from processes import HANG
 from server.test_hostile import CHAT, PATHS, until
 from server.test_limits import ENDLESS, STREAM, address, send
 
@@ -121,7 +122,7 @@ def test_connections_that_say_nothing_give_way_to_those_that_ask_and_one_line_sa
         for _ in range(100):
             others.enter_context(socket.create_connection(address(server))).sendall(HALF_A_HEAD)
             assert len(server.http.server_state.connections) < 64
-        assert httpx.get(f"{server.url}/health", timeout=60).json()["running"] == 1
+        assert httpx.get(f"{server.url}/health", timeout=HANG).json()["running"] == 1
         going_on.append(True)
         assert list(stream.iter_lines())[-2] == "data: [DONE]"
     (line,) = caplog.records
@@ -227,7 +228,7 @@ def test_the_limit_of_descriptors_is_raised_and_some_are_kept_back(soft, hard, r
     )
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("The system's own limit of descriptors is lower.")
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
     most, now = map(int, told.stdout.split())
     assert now == raised
     assert 0 < most <= limits.CONNECTIONS

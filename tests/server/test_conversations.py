@@ -17,6 +17,7 @@ from flashmoe.chat.template import ChatTemplate
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.server import run
 from flashmoe.text_engine import TextEngine
+from processes import HANG
 from server.conftest import running
 from server.scripted import ScriptedEngine
 
@@ -164,7 +165,7 @@ def leaving(server) -> None:
     with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port)) as client:
         client.sendall(head.encode() + body)
         worker = at_work()
-        assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+        assert httpx.get(f"{server.url}/health", timeout=HANG).status_code == 200
         assert server.post("/v1/completions", {"model": "small", "prompt": "Hi", "max_tokens": 1}).status_code == 200
         assert worker.is_running()
     worker.wait()
@@ -186,7 +187,11 @@ def test_those_who_wait_for_an_endless_template_may_leave_too(endless):
     bodies[0].start()
     at_work()
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{endless.url}{CHAT}", json={"model": "small", "messages": [said("user")]}, timeout=0.2)
+        httpx.post(
+            f"{endless.url}{CHAT}",
+            json={"model": "small", "messages": [said("user")]},
+            timeout=httpx.Timeout(HANG, read=0.2),
+        )
     bodies[0].join()
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flashmoe.server.field_docs import BODIES as FIELDS
 from flashmoe.server.fields import rows
 from flashmoe.server.limits import NESTING
+from processes import HANG
 from server.conftest import Running
 from server.field_bodies import (
     BODIES,
@@ -119,7 +120,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 def send(server: Running, path: str, content: str | bytes) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", content=content, headers=JSON_TYPE, timeout=60, verify=False)
+    return httpx.post(f"{server.url}{path}", content=content, headers=JSON_TYPE, timeout=HANG, verify=False)
 
 
 def check(server: Running, caplog: pytest.LogCaptureFixture, path: str, content: str | bytes) -> httpx.Response:

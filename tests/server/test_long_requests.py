@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from flashmoe.errors import FlashMoeError
 from flashmoe.server import app, limits
+from processes import HANG
 from server.test_connections import HALF_A_HEAD
 from server.test_hostile import CHAT, JSON, PATHS
 from server.test_limits import STREAM
@@ -71,7 +72,7 @@ def test_json_of_any_depth_is_an_answer_or_a_400(scripted, path, field, depth):
     content = '{"model": "small", ' + own + length + field % nested(depth) + "}"
     server = scripted("Hi.\n</think>\n\nHi.")
     response = httpx.post(
-        f"{server.url}{path}", content=content, headers={"Content-Type": "application/json"}, timeout=120
+        f"{server.url}{path}", content=content, headers={"Content-Type": "application/json"}, timeout=HANG
     )
     assert response.status_code in (200, 400)
     if depth > limits.NESTING:
@@ -145,7 +146,7 @@ def test_a_sign_of_life_is_given_while_a_large_body_is_decoded(scripted, monkeyp
         answer = pool.submit(server.post, PATHS[4], {"model": "small", "messages": messages})
         try:
             assert begun.wait(120)
-            assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+            assert httpx.get(f"{server.url}/health", timeout=HANG).status_code == 200
         finally:
             go_on.set()
         assert answer.result().status_code in (200, 400)
@@ -202,8 +203,8 @@ def hostile(url):
 
 def test_a_signal_ends_the_server_whatever_is_under_way(speaking_model):
     with serving(speaking_model, "--name", "small") as (process, url), hostile(url):
-        assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+        assert httpx.get(f"{url}/health", timeout=HANG).status_code == 200
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=HANG)
     assert process.returncode == -signal.SIGTERM
     assert "Traceback" not in err

@@ -58,6 +58,9 @@ def command(
 ) -> None:
     """Generate text from a prompt with the packed model in DIR.
 
+    The prompt is TEXT, the text of FILE, or what comes from standard input (-, or a pipe without -p). One line end at
+    the end of a file or of standard input is not part of it.
+
     What it thinks first is dimmed on a terminal and left out elsewhere.
     """
     if raw and (system is not None or no_thinking):
