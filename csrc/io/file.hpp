@@ -43,8 +43,8 @@ using PreadCall = ssize_t (*)(int fd, void* to, std::size_t bytes, off_t offset)
 
 class File {
 public:
-    // Throws NotRegular, or std::system_error with the errno of open(2). A file system without O_DIRECT is read through the page
-    // cache instead, without a word: the bytes are the same.
+    // Throws NotRegular, or std::system_error with the errno of open(2). A file system without O_DIRECT is read through
+    // the page cache instead, without a word: the bytes are the same.
     File(const std::string& path, bool direct);
 
     // Reads `bytes` at `offset`, continuing short reads and retrying interrupted ones. Safe from several threads.

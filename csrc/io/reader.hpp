@@ -94,7 +94,8 @@ public:
     // meanwhile are not concerned.
     void drain();
 
-    // What the destructor does; nothing in a forked child. Those who wait for a withdrawn read get ReadError with ECANCELED.
+    // What the destructor does; nothing in a forked child. Those who wait for a withdrawn read get ReadError with
+    // ECANCELED.
     void close();
 
     ReaderCounters counters() const;

@@ -71,6 +71,15 @@ def test_a_run_that_used_nothing_writes_nothing(directory: Path) -> None:
     assert not (directory / NAME).exists()
 
 
+@pytest.mark.parametrize("content", [b"a photograph", b"", bytes(1000)])
+def test_a_file_of_somebody_else_under_this_name_stays(directory: Path, content: bytes) -> None:
+    (directory / NAME).write_bytes(content)
+    found = LearnedUses(directory, 1, 2)
+    assert found.before is None
+    found.add(np.ones((1, 2), dtype=np.int64))
+    assert (directory / NAME).read_bytes() == content
+
+
 def test_a_place_that_cannot_be_written_is_no_error(directory: Path) -> None:
     found = LearnedUses(directory, 1, 2)
     (directory / NAME).mkdir()  # holds for root too, who may write to read-only directories

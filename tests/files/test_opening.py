@@ -7,7 +7,7 @@ import pytest
 from flashmoe.errors import FormatError
 from flashmoe.files.checksum import file_checksum
 from flashmoe.files.jsonfile import read_object
-from flashmoe.files.opening import MAX_TEXT_BYTES, open_regular, opened, read_bytes
+from flashmoe.files.opening import MAX_TEXT_BYTES, open_regular, opened, read_bytes, read_text
 from flashmoe.files.safetensors import read_header
 from strange_files import KINDS, put, run
 
@@ -59,6 +59,13 @@ def test_a_file_of_more_than_the_bound_is_refused_unread(tmp_path):
     assert read_bytes(path, 5) == b"12345"
     with pytest.raises(OSError, match="it has 5 bytes, and such a file may have 4"):
         read_bytes(path, 4)
+
+
+def test_text_is_utf8_with_every_end_of_a_line_the_same(tmp_path):
+    (tmp_path / "file").write_bytes("é\r\nb\rc\n".encode())
+    assert read_text(tmp_path / "file") == "é\nb\nc\n"
+    with pytest.raises(OSError, match="such a file may have 3"):
+        read_text(tmp_path / "file", 3)
 
 
 def test_a_file_that_says_nothing_of_its_size_is_bounded_too():

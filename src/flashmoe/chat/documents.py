@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from flashmoe.errors import FlashMoeError, FormatError
+from flashmoe.files import opening
 from flashmoe.files.jsonfile import read_object
-from flashmoe.files.opening import read_bytes
 
 
 def read_text(path: Path) -> str:
     """The file as UTF-8; FlashMoeError when it cannot be read, FormatError when it is not text."""
     try:
-        return read_bytes(path).decode()
+        return opening.read_text(path)
     except OSError as error:
         raise FlashMoeError(
             f"{path} cannot be read ({error.strerror}); copy it from the model's checkpoint or pack the model again."

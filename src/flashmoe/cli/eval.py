@@ -23,7 +23,7 @@ from flashmoe.evaluation.cases import Case, read_cases, spread
 from flashmoe.evaluation.divergence import check_comparable, divergence
 from flashmoe.evaluation.perplexity import documents, perplexity, windows
 from flashmoe.evaluation.report import Report
-from flashmoe.files.opening import read_bytes
+from flashmoe.files.opening import read_text
 from flashmoe.settings import Settings
 from flashmoe.streaming.memory import available_memory
 from flashmoe.text_engine import TextEngine, load_with
@@ -139,7 +139,7 @@ def _measure_cases(engine: TextEngine, cases: list[Case], max_tokens: int, repor
 
 def _read_text(path: Path) -> str:
     try:
-        return read_bytes(path, _MAX_TEXT_BYTES).decode()
+        return read_text(path, _MAX_TEXT_BYTES)
     except OSError as error:
         raise FlashMoeError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

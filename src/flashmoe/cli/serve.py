@@ -10,7 +10,7 @@ from flashmoe.cli.printing import say
 from flashmoe.cli.shared_options import ENGINE, KEEPING, Keeping, SharingCommand
 from flashmoe.demo.packed import model_name
 from flashmoe.errors import FlashMoeError
-from flashmoe.files.opening import read_bytes
+from flashmoe.files.opening import read_text
 from flashmoe.server.run import bind, check_exposure, serve
 from flashmoe.settings import Settings
 from flashmoe.text_engine import load_with
@@ -61,7 +61,7 @@ def _key(given: str | None) -> str | None:
         key = given
     else:
         try:
-            key = read_bytes(Path(given[1:]), _MAX_KEY_BYTES).decode().strip()
+            key = read_text(Path(given[1:]), _MAX_KEY_BYTES).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise FlashMoeError(f"The key cannot be read from {given[1:]}: {error}.") from None
     if key is not None and (not key or not key.isascii() or not key.isprintable()):

@@ -60,7 +60,7 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     ops = make_ops(settings.backend, settings.threads or compute_threads(), settings.kv_bits)
     memory, limits = plan_memory(manifest, ops, config, settings)
     trunk = Trunk(manifest.trunk.path)
-    unsure = settings.verify_reads or found_holes(manifest.trunk.path)
+    unsure = settings.verify_reads or found_holes(manifest, manifest.trunk.path)
     if unsure and checksum(trunk.bytes) != manifest.trunk.xxh3:
         raise FormatError(
             f"{manifest.trunk.path} is not as it was packed: its bytes do not have the xxh3 of flashmoe.json. Check "

@@ -1,6 +1,6 @@
 """Holes in a packed model, as a copy that was broken off leaves them: are zeros right there?
 
-Invariant: a file without holes costs three system calls; of one with holes, the records that these touch are compared
+Invariant: a file without holes costs a few system calls; of one with holes, the records that these touch are compared
 with their checksums, since a file system or a tool may have made a hole of zeros that belong there. Knows the manifest.
 """
 
@@ -13,20 +13,20 @@ from flashmoe.files.opening import opened
 from flashmoe.pack.manifest import LayerFile, Manifest
 
 
-def found_holes(path: Path) -> list[tuple[int, int]]:
-    """(begin, end) of each hole. Raises FlashMoeError if the file cannot be opened."""
+def found_holes(manifest: Manifest, path: Path) -> list[tuple[int, int]]:
+    """(begin, end) of each hole in a file. Raises FlashMoeError if it cannot be opened."""
     try:
         return holes(path)
     except OSError as error:
         raise FlashMoeError(
-            f"{path} cannot be opened: {error.strerror}. Check the model with `flashmoe verify {path.parent}`."
+            f"{path} cannot be opened: {error.strerror}. Check the model with `flashmoe verify {manifest.directory}`."
         ) from None
 
 
 def refuse_unwritten(manifest: Manifest) -> None:
     """Raise FormatError naming the expert that lies in a hole and should not be zeros."""
     for number, entry in enumerate(manifest.layers):
-        if found := found_holes(entry.path):
+        if found := found_holes(manifest, entry.path):
             _check(number, entry, manifest.layout(number).record_bytes, found)
 
 

@@ -7,7 +7,7 @@ whose `strerror` goes on from "PATH cannot be read: ". Knows no file's meaning.
 import errno
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, StringIO
 from pathlib import Path
 
 MAX_TEXT_BYTES = 100_000_000
@@ -50,6 +50,11 @@ def _not_regular(path: Path, mode: int) -> OSError:
 def opened(path: Path, *, links: bool = True) -> BufferedReader:
     """The file, to be closed by the caller. Raises OSError."""
     return open(open_regular(path, links=links), "rb")
+
+
+def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
+    """The whole file as UTF-8, each end of a line as `\\n`. Raises UnicodeDecodeError, and OSError as `read_bytes`."""
+    return StringIO(read_bytes(path, most).decode(), newline=None).read()
 
 
 def read_bytes(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
