@@ -3,8 +3,9 @@
 import sys
 
 import flashmoe
+from flashmoe.chat.arguments import MalformedCallError, Signatures
 from flashmoe.chat.schema import fault
-from flashmoe.chat.tool_calls import MalformedCallError, ToolCall, parse_turn
+from flashmoe.chat.tool_calls import ToolCall, parse_turn
 
 TIMER = {
     "type": "object",
@@ -33,7 +34,9 @@ def main() -> int:
         print(error)
     for call in calls:
         print(f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})")
-    right = calls == (EXPECTED,) and fault(calls[0].arguments, TIMER, "The call") is None
+    right = (
+        calls == (EXPECTED,) and fault(calls[0].arguments, Signatures(tools).arguments("set_timer"), "The call") is None
+    )
     print("The call is right." if right else f"The call is wrong; expected: {EXPECTED}")
     return 0 if right else 1
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashmoe.chat.schema import fault, permitted_types, same
+from flashmoe.chat.schema import fault, same
+from flashmoe.chat.schema_resolution import resolve
 
 NESTED = {
     "type": "object",
@@ -31,7 +32,7 @@ NESTED = {
     ],
 )
 def test_what_fits_has_no_fault(value):
-    assert fault(value, NESTED, "The call") is None
+    assert fault(value, resolve(NESTED).schema, "The call") is None
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_what_fits_has_no_fault(value):
     ],
 )
 def test_a_fault_is_named_with_its_place(value, words):
-    assert re.search(words, fault(value, NESTED, "The call") or "")
+    assert re.search(words, fault(value, resolve(NESTED).schema, "The call") or "")
 
 
 json_values = st.recursive(
@@ -61,15 +62,17 @@ json_values = st.recursive(
 
 @given(json_values, json_values)
 def test_any_schema_whatever_it_holds_judges_any_value(value, schema):
-    permitted_types(schema)
-    fault(value, {"type": schema, "enum": schema, "properties": schema, "required": schema, "anyOf": schema}, "It")
-    fault(value, schema, "It")
+    keywords = ("type", "enum", "properties", "required", "anyOf", "allOf", "items", "$ref", "minimum", "multipleOf")
+    fault(value, resolve(dict.fromkeys(keywords, schema)).schema, "It")
+    for keyword in keywords:
+        fault(value, resolve({keyword: schema}).schema, "It")
+    fault(value, resolve(schema).schema, "It")
 
 
 @given(json_values)
 def test_a_value_is_the_same_as_itself_and_fits_its_own_constant(value):
     assert same(value, value)
-    assert fault(value, {"const": value}, "It") is None
+    assert fault(value, resolve({"const": value}).schema, "It") is None
 
 
 def test_numbers_are_equal_by_value_and_booleans_are_no_numbers():

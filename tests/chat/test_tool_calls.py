@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashmoe.chat.arguments import MalformedCallError
 from flashmoe.chat.template import ChatTemplate
-from flashmoe.chat.tool_calls import MalformedCallError, ToolCall, parse_turn, thinking_is_open
+from flashmoe.chat.tool_calls import ToolCall, parse_turn, thinking_is_open
 
 PROPERTIES = {
     "city": {"type": "string"},

@@ -9,13 +9,12 @@ Knows text, not turns.
 
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Container, Mapping
 from typing import Any
 
+from flashmoe.chat.arguments import forgiving_json
 from flashmoe.chat.call_writer import CallEvent, CallWriter
 from flashmoe.chat.schema import Json
-from flashmoe.errors import FormatError
-from flashmoe.files.jsonfile import parse_object, parse_value
 
 _CLOSE = "</tool_call>"
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\\n]{1,200})"\s*,\s*"(?:arguments|parameters)"\s*:\s*\{')
@@ -29,6 +28,7 @@ _FIRST_OF_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKS = re.compile(r'[{}\[\]"<]')
 _SCALAR_END = re.compile(r"[\s,}\]<]")
+_NO_JSON = object()
 _AFTER = re.compile(r"[\s}]*")
 
 
@@ -39,7 +39,7 @@ class JsonCall:
     end of the turn shows; all of it is `rest`.
     """
 
-    def __init__(self, opening: str, tools: Set[str]) -> None:
+    def __init__(self, opening: str, tools: Container[str]) -> None:
         self._tools = tools
         self._opening, self._written = opening, list[str]()
         self._text = ""  # what is not settled yet
@@ -152,9 +152,8 @@ class JsonCall:
         end = self._end.find(self._text)
         if end is None:
             return None
-        try:
-            value = parse_value(self._text[:end].encode("utf-8", "surrogatepass"), "The value")
-        except FormatError:
+        value = forgiving_json(self._text[:end], default=_NO_JSON)
+        if value is _NO_JSON:
             return self._break()
         parameter, self._parameter, self._text = self._parameter, None, self._text[end:]
         return self._writer.value(parameter, value)
@@ -211,12 +210,10 @@ def _string(characters: str) -> str:
 
 
 def _from_json(text: str) -> tuple[str, dict[str, Any]] | None:
-    try:
-        values = parse_object(text.encode("utf-8", "surrogatepass"), "The call")
-        arguments = values.get("arguments", values.get("parameters", {}))
-        if isinstance(arguments, str):
-            arguments = parse_object(arguments.encode("utf-8", "surrogatepass"), "The arguments")
-    except FormatError:
+    values = forgiving_json(text, default=None)
+    if not isinstance(values, dict):
         return None
-    name = values.get("name")
+    name, arguments = values.get("name"), values.get("arguments", values.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = forgiving_json(arguments, default=None)
     return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None

@@ -6,15 +6,11 @@ same in what is well formed. Knows text and tools' schemas, not engines.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flashmoe.chat.schema import Json, permitted_types, type_of
-from flashmoe.errors import FlashMoeError, FormatError
-from flashmoe.files.jsonfile import parse_value
-
-Tool = Mapping[str, Any]
+from flashmoe.chat.arguments import MalformedCallError, Signatures, Tool, typed_value
+from flashmoe.chat.schema import Json
 
 _OPENING = re.compile(r"<tool_call>\n<function=([^>\n]+)>\n")
 _CLOSING = "</function>\n</tool_call>"
@@ -23,10 +19,6 @@ _VALUE_END = re.compile(r"\n</parameter>\n(?=<parameter=|</function>\n</tool_cal
 """A value may hold anything, even the closing tag, as long as no other tag of a call follows it."""
 _SPACE = re.compile(r"\s*")
 _MARKS = ("<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>")
-
-
-class MalformedCallError(FlashMoeError):
-    """A turn that starts a call and does not write it as the template does, or calls what there is not."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +47,11 @@ def parse_turn(text: str, tools: Sequence[Tool] | None = None, *, thinking_open:
     thinking, rest = _split_thinking(text, thinking_open)
     if not tools:
         return Turn(thinking, rest.strip(), ())
-    calls = []
+    calls, signatures = [], Signatures(tools)
     begin = rest.find("<tool_call>")
     content, place = (rest, len(rest)) if begin < 0 else (rest[:begin], begin)
     while place < len(rest):
-        call, place = _parse_call(rest, place, tools)
+        call, place = _parse_call(rest, place, signatures)
         calls.append(call)
         place = _SPACE.match(rest, place).end()  # type: ignore[union-attr]  # matches everywhere
     if mark := next((mark for mark in _MARKS if mark in content), None):
@@ -72,22 +64,6 @@ def thinking_is_open(prompt: str) -> bool:
     return prompt.rstrip().endswith("<think>")
 
 
-def function_of(tool: Tool) -> Mapping[str, Any]:
-    """The description of the function in either form a tool comes in."""
-    function = tool.get("function", tool)
-    return function if isinstance(function, Mapping) else {}
-
-
-def parameters_of(name: str, tools: Sequence[Tool]) -> Mapping[str, Any] | None:
-    """The schema of a function's arguments; None if there is no such function."""
-    for tool in tools:
-        function = function_of(tool)
-        if function.get("name") == name:
-            parameters = function.get("parameters")
-            return parameters if isinstance(parameters, Mapping) else {}
-    return None
-
-
 def _split_thinking(text: str, thinking_open: bool) -> tuple[str, str]:
     opened = text.lstrip().removeprefix("<think>") if text.lstrip().startswith("<think>") else None
     if not thinking_open and opened is None:
@@ -96,17 +72,15 @@ def _split_thinking(text: str, thinking_open: bool) -> tuple[str, str]:
     return thinking.strip(), rest
 
 
-def _parse_call(text: str, place: int, tools: Sequence[Tool]) -> tuple[ToolCall, int]:
+def _parse_call(text: str, place: int, signatures: Signatures) -> tuple[ToolCall, int]:
     """The call that begins at `place`, and where it ends."""
     opening = _OPENING.match(text, place)
     if opening is None:
         raise MalformedCallError(f"A call must begin with its function; the turn has {text[place : place + 40]!r}.")
     name = opening[1]
-    schema = parameters_of(name, tools)
+    schema = signatures.arguments(name)
     if schema is None:
         raise MalformedCallError(f"The turn calls {name}, which is none of the tools.")
-    properties = schema.get("properties")
-    known = properties if isinstance(properties, Mapping) else {}
     arguments: dict[str, Json] = {}
     place = opening.end()
     while not text.startswith(_CLOSING, place):
@@ -117,21 +91,6 @@ def _parse_call(text: str, place: int, tools: Sequence[Tool]) -> tuple[ToolCall,
         if parameter[1] in arguments:
             raise MalformedCallError(f"The call of {name} gives {parameter[1]} twice.")
         value = text[parameter.end() + 1 : end.start()]
-        arguments[parameter[1]] = typed_value(value, known.get(parameter[1]), f"{parameter[1]} of {name}")
+        arguments[parameter[1]] = typed_value(value, schema.members(parameter[1]), f"{parameter[1]} of {name}")
         place = end.end()
     return ToolCall(name, arguments), place + len(_CLOSING)
-
-
-def typed_value(text: str, schema: Json, where: str) -> Json:
-    """A string is written as it is, everything else as JSON; where a schema allows both, JSON of a type it allows is
-    taken for that type. Raises MalformedCallError for what had to be JSON and is not."""
-    types = permitted_types(schema) or {"string"}
-    if types == {"string"}:
-        return text
-    try:
-        value = parse_value(text.encode("utf-8", "surrogatepass"), where)
-    except FormatError as error:
-        if "string" in types:
-            return text
-        raise MalformedCallError(str(error)) from None
-    return text if "string" in types and (type_of(value) == "string" or type_of(value) not in types) else value

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flashmoe.chat.arguments import Signatures, Tool
 from flashmoe.chat.call_writer import CallBroken, CallEvent
 from flashmoe.chat.json_call import JsonCall
 from flashmoe.chat.stops import possible_beginning
-from flashmoe.chat.tool_calls import Tool, function_of, parameters_of
 from flashmoe.chat.xml_call import TAGS_WITHIN, XmlCall, followed_by
 
 _OPEN, _FUNCTION = "<tool_call>", "<function="
@@ -62,9 +62,8 @@ class _Stretch:
 class TurnParser:
     """tools, thinking_open: as for tool_calls.parse_turn."""
 
-    def __init__(self, tools: Sequence[Tool] | None = None, *, thinking_open: bool = False) -> None:
-        self._tools = tools or ()
-        self._names = {str(function_of(tool).get("name")) for tool in self._tools}
+    def __init__(self, tools: Signatures | Sequence[Tool] | None = None, *, thinking_open: bool = False) -> None:
+        self._tools = tools if isinstance(tools, Signatures) else Signatures(tools or ())
         self._thinking, self._content = _Stretch(Thinking), _Stretch(Content)
         self._text = ""  # what is not settled yet
         self._answer = list[str]()
@@ -157,17 +156,17 @@ class TurnParser:
         body = self._text[len(_OPEN) :].lstrip() if wrapped else self._text
         if body.startswith("{") and not self._in_thinking:
             opening = self._take(len(self._text) - len(body))
-            self._call = JsonCall(opening, self._names)
+            self._call = JsonCall(opening, self._tools)
             return True
         found = _NAME.match(body)
         if found is None:
             return None if _FUNCTION.startswith(body) or _NAME_BEGINS.fullmatch(body) else False
         name, after = found[1].strip(), body[found.end() :]
         if self._in_thinking or not wrapped:
-            begins = name in self._names and (wrapped or (not self._in_thinking and self._goes_on_as_call(after)))
+            begins = name in self._tools and (wrapped or (not self._in_thinking and self._goes_on_as_call(after)))
             if not begins:
                 return begins
-        self._call = XmlCall(self._take(len(self._text) - len(after)), parameters_of(name, self._tools), name)
+        self._call = XmlCall(self._take(len(self._text) - len(after)), self._tools.arguments(name), name)
         return True
 
     def _goes_on_as_call(self, after: str) -> bool | None:
@@ -184,7 +183,7 @@ class TurnParser:
             self._call, self._text, self._after_call = None, call.rest, True
             if isinstance(call, JsonCall) and (call.refused or isinstance(events[-1], CallBroken)):
                 # Where an argument ended can no longer be told, and what it holds must not be taken for calls.
-                self._tools, self._after_call = (), False
+                self._tools, self._after_call = Signatures(()), False
             return events
         return events or None
 

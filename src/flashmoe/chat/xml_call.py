@@ -6,11 +6,11 @@ it is written, as soon as no rest of it could make it a value of another type. K
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+from flashmoe.chat.arguments import argument_types, forgiving_value
 from flashmoe.chat.call_writer import CallEvent, CallWriter
-from flashmoe.chat.schema import Json, permitted_types
-from flashmoe.chat.tool_calls import MalformedCallError, typed_value
+from flashmoe.chat.schema import Schema
 
 _CLOSE = "</tool_call>"
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>")
@@ -25,8 +25,6 @@ _LONGEST_NAME, _LONGEST_TAG = 200, 220
 
 _NUMBER = re.compile(r"[-+]?[0-9._eE+-]*\s*")
 _WORDS = {"null": ("null", "None"), "boolean": ("true", "false", "True", "False")}
-_PYTHON = {"True": True, "False": False, "None": None}
-_PYTHON_TYPES = {"True": "boolean", "False": "boolean", "None": "null"}
 
 
 class XmlCall:
@@ -36,9 +34,9 @@ class XmlCall:
     ended: nothing more belongs to the call; rest: what was fed after its end.
     """
 
-    def __init__(self, opening: str, parameters: Mapping[str, Json] | None, name: str) -> None:
-        properties = (parameters or {}).get("properties")
-        self._known: Mapping[str, Json] = properties if isinstance(properties, Mapping) else {}
+    def __init__(self, opening: str, parameters: Schema | None, name: str) -> None:
+        self._parameters = parameters
+        self._names = parameters.names() if parameters else set()
         self._writer = CallWriter(name)
         self._opening, self._written = opening, list[str]()
         self._text = ""  # what is not settled yet
@@ -73,8 +71,9 @@ class XmlCall:
                 return None  # a newline may follow, which is not part of the value
             self._text = self._text[parameter.end() :].removeprefix("\n")
             given = {*self._writer.arguments, parameter[1]}
-            others = {name for name in self._known if name not in given and len(name) <= _LONGEST_NAME}
-            self._value = _Value(parameter[1], self._known.get(parameter[1]), others, self._writer)
+            others = {name for name in self._names if name not in given and len(name) <= _LONGEST_NAME}
+            schemas = self._parameters.members(parameter[1]) if self._parameters else ()
+            self._value = _Value(parameter[1], schemas, others, self._writer)
             return []
         ending = _CALL_END.match(self._text)
         assert ending is not None
@@ -99,12 +98,13 @@ class XmlCall:
 
 
 class _Value:
-    """One parameter's value. others: parameters whose tag on a line of its own ends it too."""
+    """One parameter's value. schemas: those that it may have. others: parameters whose tag on a line of its own ends it
+    too."""
 
-    def __init__(self, name: str, schema: Json, others: set[str], writer: CallWriter) -> None:
-        self._name, self._schema, self._others, self._writer = name, schema, others, writer
+    def __init__(self, name: str, schemas: Sequence[Schema | None], others: set[str], writer: CallWriter) -> None:
+        self._name, self._schemas, self._others, self._writer = name, schemas, others, writer
         self._held = ""  # while it may yet turn out not to be a string
-        self._is_text = surely_text("", schema)
+        self._is_text = surely_text("", schemas)
         self._looked = 0  # up to here nothing of the text ends the value
         self._last_resort: int | None = None  # where it ends if it has no closing tag at all
         self.settled = 0
@@ -124,12 +124,12 @@ class _Value:
         events = self._add(text[:end])
         if self._is_text:
             return [*events, *self._writer.text(self._name, ""), *self._writer.end_text()], following
-        return [*events, *self._writer.value(self._name, forgiving_value(self._held, self._schema))], following
+        return [*events, *self._writer.value(self._name, forgiving_value(self._held, self._schemas))], following
 
     def _add(self, piece: str) -> list[CallEvent]:
         if not self._is_text:
             self._held += piece
-            self._is_text = surely_text(self._held, self._schema)
+            self._is_text = surely_text(self._held, self._schemas)
             piece = self._held
         return self._writer.text(self._name, piece) if self._is_text else []
 
@@ -191,18 +191,9 @@ def followed_by(text: str, place: int, tags: tuple[str, ...]) -> bool | None:
     return None if any(tag.startswith(rest) for tag in tags) else False
 
 
-def forgiving_value(text: str, schema: Json) -> Json:
-    """As typed_value, but what is not of its type stays a string, for the tool to complain of."""
-    try:
-        return typed_value(text, schema, "")
-    except MalformedCallError:
-        word = text.strip()
-        return _PYTHON[word] if _PYTHON_TYPES.get(word) in permitted_types(schema) else text
-
-
-def surely_text(beginning: str, schema: Json) -> bool:
+def surely_text(beginning: str, schemas: Sequence[Schema | None]) -> bool:
     """Whether forgiving_value gives back every text that begins like this as it is."""
-    types = permitted_types(schema) or {"string"}
+    types = argument_types(schemas)
     if types == {"string"}:
         return True
     body = beginning.lstrip()

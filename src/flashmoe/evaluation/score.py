@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from flashmoe.chat.arguments import MalformedCallError, Signatures
 from flashmoe.chat.schema import fault, same
-from flashmoe.chat.tool_calls import MalformedCallError, ToolCall, Turn, parameters_of, parse_turn
+from flashmoe.chat.tool_calls import ToolCall, Turn, parse_turn
 from flashmoe.errors import FormatError
 from flashmoe.evaluation.cases import Case, Json
 from flashmoe.files.jsonfile import parse_value
@@ -46,9 +47,9 @@ def judge(text: str, case: Case, *, thinking_open: bool | None = None) -> Verdic
 
 
 def _judge_calls(turn: Turn, case: Case) -> Verdict:
-    tools = case.tools or []
+    signatures = Signatures(case.tools or [])
     valid = bool(turn.calls or turn.content) and not any(
-        fault(call.arguments, parameters_of(call.name, tools), call.name) for call in turn.calls
+        fault(call.arguments, signatures.arguments(call.name), call.name) for call in turn.calls
     )
     named = valid and sorted(call.name for call in turn.calls) == sorted(call["name"] for call in case.expected)
     return Verdict(valid, named, named and _same_calls(list(turn.calls), case.expected))

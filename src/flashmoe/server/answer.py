@@ -13,6 +13,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.chat.arguments import Signatures
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tokenizer import Tokenizer
 from flashmoe.chat.turn_parser import TurnParser
@@ -39,9 +40,16 @@ class Answer:
     """Iterate over `events` for (choice, event); leaving the iteration, or `cancel`, ends the computing."""
 
     def __init__(
-        self, ask: Ask, prompt: Prompt, tokenizer: Tokenizer, written: WrittenTurns, metrics: Metrics, clock: Clock
+        self,
+        ask: Ask,
+        prompt: Prompt,
+        tools: Signatures,
+        tokenizer: Tokenizer,
+        written: WrittenTurns,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
-        self.ask, self.prompt, self.tokenizer = ask, prompt, tokenizer
+        self.ask, self.prompt, self._tools, self.tokenizer = ask, prompt, tools, tokenizer
         self._written, self._metrics, self._clock = written, metrics, clock
         self._queue: asyncio.Queue[tuple[int, engine.Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -78,8 +86,7 @@ class Answer:
         ask = self.ask
         readers = []
         for _ in self.tickets:
-            tools = ask.tools if ask.choice != "none" else ()
-            parser = TurnParser(tools, thinking_open=self.prompt.thinking_open) if ask.prompt is None else None
+            parser = TurnParser(self._tools, thinking_open=self.prompt.thinking_open) if ask.prompt is None else None
             readers.append(TurnReader(self.tokenizer, parser, ask.stop, not ask.several_calls))
         try:
             while len(self.finished) < len(readers):

@@ -133,9 +133,11 @@ class _Routes:
         what = (path, header, name)
         if what not in self._said and len(self._said) < _SAID_AT_MOST:
             self._said.add(what)
-            meaning = (
-                "a hint, which changes no answer" if header == HINTS else "a tool that is not the client's, left out"
-            )
+            meaning = "a hint, which changes no answer"
+            if name.startswith("schema."):
+                meaning = "a keyword that answers are not held to"
+            elif header == LEFT_OUT:
+                meaning = "a tool that is not the client's, left out"
             _log.warning("%s: %s is %s.", path, name, meaning)
 
     def _stream(self, events: Events, over: Callable[[], None]) -> EventStream:

@@ -25,9 +25,10 @@ class Ask:
     messages: a conversation for the template, or prompt: text or token ids to go on from. tools: as templates take
     them. sampling: fields of engine.sampling.Sampling; what is left out is the checkpoint's own. choice: `auto`,
     `none`, `required` or the name of a tool. several_calls: whether a turn may hold more than one. schema: the JSON
-    schema of the answer. thinking: None for the template's own way; insist: where the model cannot do as `thinking`
-    says, it is asked for nothing; thinking_tokens: the most of them. max_tokens: cut to what the prompt leaves room
-    for; min_tokens: no stop token before. score_prompt: the prompt's tokens are reported as well.
+    schema of the answer; strict: what of it an answer cannot be held to is an error. thinking: None for the template's
+    own way; insist: where the model cannot do as `thinking` says, it is asked for nothing; thinking_tokens: the most of
+    them. max_tokens: cut to what the prompt leaves room for; min_tokens: no stop token before. score_prompt: the
+    prompt's tokens are reported as well.
 
     origins: tools of the client's by the name of the function that the model sees. left_out: tools that it does not
     see. hints: fields without effect on this request.
@@ -46,6 +47,7 @@ class Ask:
     bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
     schema: Any = None
+    strict: bool = False
     thinking: bool | None = None
     insist: bool = False
     thinking_tokens: int | None = None

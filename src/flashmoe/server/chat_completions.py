@@ -60,6 +60,7 @@ def ask_of(r: ChatRequest) -> Ask:
         bias=r.bias(),
         top_logprobs=(r.top_logprobs or 0) if r.logprobs else None,
         schema=schema,
+        strict=isinstance(r.response_format, JsonSchema) and r.response_format.json_schema.strict is True,
         thinking=thinking,
         insist=True,
         thinking_tokens=thinking_tokens,

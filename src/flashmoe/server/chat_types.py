@@ -210,7 +210,7 @@ class JsonObject(Struct, forbid_unknown_fields=True, tag_field="type", tag="json
 
 
 class Schema(Struct, forbid_unknown_fields=True):
-    """A JSON schema with a name; answers always keep to it, so `strict` changes nothing."""
+    """A JSON schema with a name. strict: what of it an answer cannot be held to is refused, not ignored."""
 
     name: str
     schema: Json

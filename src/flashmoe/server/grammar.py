@@ -1,12 +1,18 @@
 """The forms an answer can be held to, by llguidance: JSON, JSON of a schema, calls of tools; and a bound on thinking.
 
-Invariant: what is generated under a form has that form, once the thinking before it is over. Knows tokens and grammars,
-not requests.
+Invariant: what is generated under a form has that form, once the thinking before it is over; a form that cannot go on
+is an error, never the end of the answer. What the library says of a grammar is logged, shortly, and shown to nobody.
+Knows tokens and grammars, not requests.
 """
 
+import itertools
 import json
+import logging
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +21,37 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.chat.arguments import Signatures
+from flashmoe.chat.call_style import CallStyle
 from flashmoe.chat.documents import read_text
-from flashmoe.chat.schema import permitted_types
+from flashmoe.chat.schema import Schema
+from flashmoe.chat.schema_resolution import Resolved, resolve
 from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.chat.tool_calls import Tool, function_of
 from flashmoe.errors import FlashMoeError
+from flashmoe.server.call_grammar import call_rules
+from flashmoe.server.json_grammar import json_rule
 
 Json = Any
-_FEW_SPACES = {"whitespace_pattern": r"[ \n\t]{0,16}"}
-"""Between JSON's tokens; without a bound, a model that has nothing to say says spaces for ever."""
+MOST_BYTES = 2_000_000
+"""Of a grammar; compiling one takes seconds at most."""
+_KEPT = 16
+"""Compiled grammars: an agent sends the same tools at each turn."""
+_SPACE = r"/[ \n]{0,2}/"
+"""Before the answer; other spaces than these are not JSON's."""
+_log = logging.getLogger("flashmoe.server")
+
+
+def _limits() -> llguidance.LLParserLimits:
+    """An object of 2,000 optional properties takes a row of 8,000 items."""
+    return llguidance.LLParserLimits(max_items_in_row=20_000, verbose_errors=False)
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Text for llguidance. unheld: keywords of its schemas that it does not hold answers to."""
+
+    text: str
+    unheld: tuple[str, ...] = ()
 
 
 class Form:
@@ -54,6 +82,7 @@ class Form:
         return mask
 
     def allowed(self) -> NDArray[np.bool_] | None:
+        """The tokens that may come next. Raises FlashMoeError if none may, or the grammar outgrows its limits."""
         if self._end is not None:
             if self._budget is not None and self._thought >= self._budget:
                 return self._mask(frozenset([self._end]))
@@ -61,8 +90,10 @@ class Form:
         if self._matcher is None:
             return None
         if self._matcher.is_stopped():
+            self._check(self._matcher)
             return self._stops
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check(self._matcher)
         return np.unpackbits(bits, count=self._vocab, bitorder="little").view(np.bool_)
 
     def accept(self, token: int) -> None:
@@ -73,100 +104,128 @@ class Form:
             self._thought += 1
             if token == self._end:
                 self._end = None
-        elif self._matcher and not self._matcher.is_stopped() and not self._matcher.consume_token(token):
-            raise FlashMoeError(f"The answer left its form: {self._matcher.get_error()}")
+        elif self._matcher and not self._matcher.is_stopped():
+            self._matcher.consume_token(token)
+            self._check(self._matcher)
+
+    def _check(self, matcher: llguidance.LLMatcher) -> None:
+        if matcher.is_error():
+            _log.warning("A grammar failed while an answer was held to it: %s", _short(matcher))
+            raise FlashMoeError("The answer cannot go on within the grammar of its schema; make the schema simpler.")
 
 
 class Grammars:
-    """Makes forms for one model; its tokenizer is prepared at the first, a second for a vocabulary of 248320."""
+    """Makes forms for one model; its tokenizer is prepared at the first, a second for a vocabulary of 248320. Any
+    thread may use it. style: how its template writes calls; None: not in a way that is known."""
 
-    def __init__(self, directory: Path, tokenizer: Tokenizer, vocab: int, stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self, directory: Path, tokenizer: Tokenizer, vocab: int, stop_ids: frozenset[int], style: CallStyle | None
+    ) -> None:
         self._directory, self._tokenizer, self._vocab, self._stop_ids = directory, tokenizer, vocab, stop_ids
+        self._style = style
         self._lock = threading.Lock()
+        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
 
     @cached_property
     def _prepared(self) -> llguidance.LLTokenizer:
         text = read_text(self._directory / "tokenizer.json")
         return llguidance.LLTokenizer(text, n_vocab=self._vocab, eos_token=sorted(self._stop_ids))
 
-    def form(self, grammar: str | None, *, thinking_open: bool, budget: int | None = None) -> Form:
+    def form(self, grammar: Grammar | None, *, thinking_open: bool, budget: int | None = None) -> Form:
         """A form for one answer. Raises FlashMoeError for a grammar that is not valid, or where this model's thinking
         does not end with a token of its own."""
         begin = self._tokenizer.token_id("<think>") if grammar is None and not thinking_open else None
         end = self._tokenizer.token_id("</think>") if thinking_open or begin is not None else None
         if thinking_open and end is None:
             raise FlashMoeError("This model cannot think and keep to a form; ask for an answer without thinking.")
-        matcher = None
-        if grammar is not None:
-            with self._lock:
-                tokenizer = self._prepared
-            matcher = llguidance.LLMatcher(tokenizer, grammar)
-            if matcher.is_error():
-                raise FlashMoeError(f"No answer can be held to this schema: {matcher.get_error().splitlines()[0]}.")
+        matcher = None if grammar is None else self._matcher(grammar.text)
         return Form(matcher, self._vocab, self._stop_ids, begin, end, budget)
 
-    def json(self, schema: Json) -> str:
-        """Any JSON that fits the schema."""
-        return f"start: /\\s{{0,2}}/ value\nvalue: %json {_bounded(schema)}\n"
+    def _matcher(self, text: str) -> llguidance.LLMatcher:
+        """Compiles one grammar at a time, so that requests do not take all processors from answers."""
+        if len(text) > MOST_BYTES:
+            raise FlashMoeError(f"The schemas make a grammar of {len(text)} bytes, more than {MOST_BYTES}.")
+        with self._lock:
+            if text in self._compiled:
+                self._compiled.move_to_end(text)
+            else:
+                matcher = llguidance.LLMatcher(self._prepared, text, log_level=0, limits=_limits())
+                if not matcher.is_error():
+                    matcher.compute_bitmask()  # some limits are met only now
+                if matcher.is_error():
+                    _log.warning("A grammar cannot be compiled: %s", _short(matcher))
+                    raise FlashMoeError("No answer can be held to this schema; make it simpler.")
+                self._compiled[text] = matcher
+                if len(self._compiled) > _KEPT:
+                    self._compiled.popitem(last=False)
+            return self._compiled[text].deep_copy()
 
-    def json_or_calls(self, schema: Json, tools: Sequence[Tool], *, several: bool) -> str:
+    def json(self, schema: Json, *, strict: bool = False) -> Grammar:
+        """Any JSON that fits the schema. strict: a schema with keywords that cannot be held is refused."""
+        value, unheld = self._value(schema, strict)
+        return Grammar(f"start: {_SPACE} value\n{value}", unheld)
+
+    def json_or_calls(self, schema: Json, tools: Signatures, *, several: bool, strict: bool = False) -> Grammar:
         """Any JSON that fits the schema, or calls."""
-        start, rest = self.calls(tools, several=several).split("\n", 1)
-        calls = start.removeprefix("start: /\\s{0,2}/ ")
-        return f"start: /\\s{{0,2}}/ (value | {calls})\nvalue: %json {_bounded(schema)}\n{rest}"
+        value, unheld = self._value(schema, strict)
+        calls, others = self._calls(tools, several)
+        return Grammar(f"start: {_SPACE} (value | calls)\n{value}{calls}", _once(unheld, others))
 
-    def calls(self, tools: Sequence[Tool], *, several: bool, optional: bool = False) -> str:
+    def calls(self, tools: Signatures, *, several: bool, optional: bool = False) -> Grammar:
         """Calls of these tools with arguments that fit their schemas; optional: after any text, or none at all."""
-        names = [f"f{i}" for i in range(len(tools))]
-        call = (
-            f'call: {self._tag("<tool_call>")} "\\n" ({" | ".join(names)}) "</function>\\n" {self._tag("</tool_call>")}'
-        )
-        calls = 'call ("\\n" call)*' if several else "call"
-        start = f"start: text | text {calls}\ntext: /(?s:.*)/" if optional else f"start: /\\s{{0,2}}/ {calls}"
-        rules = [start, call]
-        for name, tool in zip(names, tools, strict=True):
-            rules += _function_rules(name, function_of(tool))
-        return "\n".join(rules) + "\n"
+        start = "start: text | text calls\ntext: /(?s:.*)/" if optional else f"start: {_SPACE} calls"
+        calls, unheld = self._calls(tools, several)
+        return Grammar(f"{start}\n{calls}", unheld)
 
-    def _tag(self, tag: str) -> str:
+    def _value(self, schema: Json, strict: bool) -> tuple[str, tuple[str, ...]]:
+        resolved = resolve(schema)
+        found = list(resolved.unheld)
+        rule = json_rule(_usable(resolved, "The schema of the answer"), found.append)
+        _check_held(found, strict, "The schema of the answer")
+        return f"value: %json {rule}\n", _once(found)
+
+    def _calls(self, tools: Signatures, several: bool) -> tuple[str, tuple[str, ...]]:
+        if self._style is None:
+            raise FlashMoeError("A call cannot be forced: this model's chat template writes none in a known way.")
+        schemas: dict[str, Schema] = {}
+        unheld: dict[str, list[str]] = {}
+        for function in tools.functions():
+            name, resolved = function["name"], tools.resolved(function["name"])
+            schemas[name], unheld[name] = _usable(resolved, f"The schema of {name}"), list(resolved.unheld)
+            if "object" not in schemas[name].implied:
+                raise FlashMoeError(f"The schema of {name} allows no object, and arguments are one.")
+        hear = {name: found.append for name, found in unheld.items()}
+        rules = call_rules(self._style, schemas, several, self._literal, hear)
+        for function in tools.functions():
+            name = function["name"]
+            _check_held(unheld[name], function.get("strict") is True, f"The schema of {name}")
+        return "\n".join(rules) + "\n", _once(*unheld.values())
+
+    def _literal(self, text: str) -> str:
         """A tag is one token in the vocabularies that know it, which no text matches, and text in others."""
-        token = self._tokenizer.token_id(tag)
-        return json.dumps(tag) if token is None else f"<[{token}]>"
+        parts = []
+        for part in re.split(r"(</?tool_call>)", text):
+            token = self._tokenizer.token_id(part) if part.endswith("tool_call>") else None
+            if part:
+                parts.append(json.dumps(part) if token is None else f"<[{token}]>")
+        return " ".join(parts)
 
 
-def _bounded(schema: Json) -> str:
-    return json.dumps({**schema, "x-guidance": _FEW_SPACES} if isinstance(schema, Mapping) else schema)
+def _usable(resolved: Resolved, what: str) -> Schema:
+    if resolved.faults:
+        raise FlashMoeError(f"{what} {resolved.faults[0]}")
+    return resolved.schema
 
 
-def _mapping(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, Mapping) else {}
+def _check_held(unheld: Sequence[str], strict: bool, what: str) -> None:
+    if unheld and strict:
+        raise FlashMoeError(f"{what} is strict, and an answer cannot be held to its {', '.join(_once(unheld))}.")
 
 
-def _function_rules(name: str, function: Mapping[str, Any]) -> list[str]:
-    schema = _mapping(function.get("parameters"))
-    properties = _mapping(schema.get("properties"))
-    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    required = schema["required"] if isinstance(schema.get("required"), list) else []
-    parts, rules = [], []
-    for i, (key, value) in enumerate(properties.items()):
-        if ">" in key or "\n" in key:
-            raise FlashMoeError(f"The parameter {key!r} of {function['name']} cannot be written in a call; rename it.")
-        rule = f"{name}p{i}"
-        parts.append(rule if key in required else f"{rule}?")
-        rules += [
-            f"{rule}: {json.dumps(f'<parameter={key}>' + chr(10))} {rule}v",
-            *_value_rules(f"{rule}v", value, shared),
-        ]
-    return [" ".join([f"{name}:", json.dumps(f"<function={function['name']}>\n"), *parts]), *rules]
+def _once(*names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain(*names)))
 
 
-def _value_rules(rule: str, schema: Json, shared: Mapping[str, Json]) -> list[str]:
-    """A string stands as it is, anything else as JSON (chat/tool_calls.py)."""
-    end = json.dumps("\n</parameter>\n")
-    schema = _mapping(schema)
-    types, words = permitted_types(schema), schema.get("enum")
-    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-        return [f"{rule}: ({' | '.join(map(json.dumps, words))}) {end}"]
-    if "$ref" not in schema and (not types or "string" in types):
-        return [f"{rule}[suffix={end}]: /(?s:.*)/"]
-    return [f"{rule}: {rule}j {end}", f"{rule}j: %json {_bounded({**schema, **shared})}"]
+def _short(matcher: llguidance.LLMatcher) -> str:
+    """The beginning of what the library says: it may go on to dump its state."""
+    return " ".join(matcher.get_error()[:200].split())

@@ -50,6 +50,7 @@ def ask_of(r: ResponsesRequest) -> Ask:
         sampling=r.sampling(),
         max_tokens=one_most(max_output_tokens=r.max_output_tokens),
         schema=schema,
+        strict=isinstance(form, SchemaFormat) and form.strict is True,
         thinking=None if effort is None else effort != "none",
         insist=True,
     )

@@ -8,11 +8,15 @@ import asyncio
 import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flashmoe.chat.arguments import Signatures
+from flashmoe.chat.call_style import call_style
 from flashmoe.chat.marking import Rendered
 from flashmoe.chat.renderer import Cancel
 from flashmoe.chat.replay import WrittenTurns
@@ -25,7 +29,7 @@ from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.server.answer import Answer, Prompt
 from flashmoe.server.ask import Ask
 from flashmoe.server.floor import AtLeast
-from flashmoe.server.grammar import Grammars
+from flashmoe.server.grammar import Grammar, Grammars
 from flashmoe.server.live import Live
 from flashmoe.server.metrics import Metrics
 from flashmoe.text_engine import TextEngine
@@ -43,10 +47,12 @@ class Service:
         self.live = Live(scheduler)
         self.written = written or WrittenTurns()
         self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
+        style = None
         with contextlib.suppress(NoTemplateError):
-            _ = text.template  # one that is damaged ends the server here, where its path may be said
-        self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids)
+            style = call_style(text.template)  # one that is damaged ends the server here, where its path may be said
+        self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids, style)
         self._templates = ThreadPoolExecutor(1, "templates")  # they are rendered one after the other, by one process
+        self._compiling = ThreadPoolExecutor(1, "grammars")  # apart, so that a large one holds up no other prompts
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
 
     async def count_tokens(self, ask: Ask) -> int:
@@ -58,10 +64,11 @@ class Service:
         """Queue the requests of an ask. Raises FlashMoeError for what cannot be done, QueueFullError."""
         clock = self.metrics.clock(monotonic())
         rendered = await self._rendered(ask)
-        prompt, forms, sampling = await asyncio.to_thread(self._prepare, ask, rendered)
+        prompt, sampling, tools, grammar = await asyncio.to_thread(self._prepare, ask, rendered)
+        forms = await self._forms(ask, grammar, prompt.thinking_open)
         room = self.text.engine.limits.context - len(prompt.tokens)
         most = room if ask.max_tokens is None else min(ask.max_tokens, room)
-        answer = Answer(ask, prompt, self.text.tokenizer, self.written, self.metrics, clock)
+        answer = Answer(ask, prompt, tools, self.text.tokenizer, self.written, self.metrics, clock)
         try:
             for i, form in enumerate(forms):
                 answer.tickets.append(
@@ -98,10 +105,26 @@ class Service:
             cancel.set()
             raise
 
+    async def _forms(self, ask: Ask, grammar: Grammar | None, thinking_open: bool) -> list[engine.Constraint | None]:
+        """A form for each choice. Of a caller that is cancelled, a grammar that waits is never compiled."""
+        make = partial(self._make_forms, ask, grammar, thinking_open)
+        return await asyncio.get_running_loop().run_in_executor(self._compiling, make) if grammar else make()
+
+    def _make_forms(self, ask: Ask, grammar: Grammar | None, thinking_open: bool) -> list[engine.Constraint | None]:
+        forms: list[engine.Constraint | None] = [None] * ask.choices
+        if grammar is not None or ask.thinking_tokens is not None:
+            form = partial(self.grammars.form, grammar, thinking_open=thinking_open, budget=ask.thinking_tokens)
+            forms = [form() for _ in range(ask.choices)]
+        if ask.min_tokens:
+            others = np.ones(self.text.engine.config.vocab, dtype=np.bool_)
+            others[[i for i in self.stop_ids if i < len(others)]] = False
+            forms = [AtLeast(form, ask.min_tokens, others) for form in forms]
+        return forms
+
     # In a thread ------------------------------------------------------------------------------------------------------
     def _prepare(
         self, ask: Ask, rendered: tuple[Rendered, ...]
-    ) -> tuple[Prompt, list[engine.Constraint | None], list[Sampling]]:
+    ) -> tuple[Prompt, list[Sampling], Signatures, Grammar | None]:
         sampling = []
         for i in range(ask.choices):
             seed = ask.sampling.get("seed")
@@ -109,31 +132,26 @@ class Service:
             sampling.append(Sampling.from_generation_config(self.text.engine.defaults, **chosen))
         prompt = self._prompt(ask, rendered)
         self._check_fits(len(prompt.tokens))
-        grammar = self._grammar(ask)
-        forms: list[engine.Constraint | None] = [None] * ask.choices
-        if grammar is not None or ask.thinking_tokens is not None:
-            open_, budget = prompt.thinking_open, ask.thinking_tokens
-            forms = [self.grammars.form(grammar, thinking_open=open_, budget=budget) for _ in range(ask.choices)]
-        if ask.min_tokens:
-            others = np.ones(self.text.engine.config.vocab, dtype=np.bool_)
-            others[[i for i in self.stop_ids if i < len(others)]] = False
-            forms = [AtLeast(form, ask.min_tokens, others) for form in forms]
-        return prompt, forms, sampling
+        tools = Signatures(ask.tools if ask.choice != "none" else ())
+        tools.resolve_all()  # here, because calls are parsed in the event loop
+        grammar = self._grammar(ask, tools)
+        if grammar:
+            prompt = replace(prompt, ignored=(*prompt.ignored, *(f"schema.{keyword}" for keyword in grammar.unheld)))
+        return prompt, sampling, tools, grammar
 
-    def _grammar(self, ask: Ask) -> str | None:
-        if ask.schema is not None and (ask.choice == "none" or not ask.tools):
-            return self.grammars.json(ask.schema)
+    def _grammar(self, ask: Ask, tools: Signatures) -> Grammar | None:
+        if ask.schema is not None and not tools:
+            return self.grammars.json(ask.schema, strict=ask.strict)
         if ask.schema is not None:
-            return self.grammars.json_or_calls(ask.schema, ask.tools, several=ask.several_calls)
-        strict = any(tool["function"].get("strict") for tool in ask.tools)
-        if ask.choice == "none" or not ask.tools or (ask.choice in (None, "auto") and not strict):
+            return self.grammars.json_or_calls(ask.schema, tools, several=ask.several_calls, strict=ask.strict)
+        strict = any(function.get("strict") for function in tools.functions())
+        if not tools or (ask.choice in (None, "auto") and not strict):
             return None
-        names = [tool["function"]["name"] for tool in ask.tools]
-        if ask.choice not in (None, "auto", "required", *names):
-            raise FlashMoeError(f"tool_choice names {ask.choice}, which is none of the tools.")
-        tools = [tool for tool in ask.tools if ask.choice in (None, "auto", "required", tool["function"]["name"])]
-        optional = ask.choice in (None, "auto")
-        return self.grammars.calls(tools, several=ask.several_calls, optional=optional)
+        if ask.choice not in (None, "auto", "required"):
+            if ask.choice not in tools:
+                raise FlashMoeError(f"tool_choice names {ask.choice}, which is none of the tools.")
+            tools = tools.only(ask.choice)
+        return self.grammars.calls(tools, several=ask.several_calls, optional=ask.choice in (None, "auto"))
 
     @property
     def _template(self) -> ChatTemplate:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from flashmoe.chat.schema import Json, fault
+from flashmoe.chat.schema_resolution import resolve
 from flashmoe.errors import FlashMoeError
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
@@ -39,7 +40,7 @@ class UserTool:
 
     def call(self, arguments: Mapping[str, Json]) -> str:
         """What the model is told: the result, as JSON unless it is text, or {"error": ...} for whatever went wrong."""
-        if wrong := fault(dict(arguments), self.parameters, self.name):
+        if wrong := fault(dict(arguments), resolve(self.parameters).schema, self.name):
             return trouble(wrong)
         try:
             result = self.function(**arguments)
