@@ -30,11 +30,13 @@ KNOWS: dict[str, set[str]] = {
     "hub": {"files", "ops.weights"},
     "models": {"files", "ops.blocks", "ops.weights", "ops.interface"},
     "pack.manifest": {"files", "ops.weights"},
-    "pack": {"pack.manifest", "files", "hub", "models", "ops.weights", "settings", "_native"},
+    "pack.agreement": {"files", "models", "ops.weights", "pack.manifest"},
+    "pack": {"pack.agreement", "pack.manifest", "files", "hub", "models", "ops.weights", "settings", "_native"},
     "chat": {"files"},
-    "engine": {"files", "models", "ops", "ops.weights", "ops.interface", "pack.manifest", "settings", "streaming"},
+    "engine": {"files", "models", "ops", "ops.weights", "ops.interface", "settings", "streaming"}
+    | {"pack.agreement", "pack.manifest"},
     "measure": {"_native", "engine", "files", "models", "ops", "ops.weights", "ops.interface", "pack", "pack.manifest"}
-    | {"settings", "streaming"},
+    | {"pack.agreement", "settings", "streaming"},
     "text_engine": {"chat", "demo", "engine", "files", "pack.manifest", "settings"},
     "evaluation": {"chat", "engine", "files", "models", "ops.interface", "text_engine"},
     "terminal": {"chat", "engine", "files", "text_engine"},
