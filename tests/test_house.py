@@ -17,7 +17,7 @@ SOURCE = ROOT / "src"
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
-    "demo": {"files", "pack", "pack.manifest"},
+    "demo": {"pack", "pack.manifest"},
     "_native": set(),
     "files": set(),
     "ops.weights": set(),
@@ -51,7 +51,7 @@ OUTSIDE: dict[str, set[str]] = {
     | {"cli", "server"},
     "ml_dtypes": {"files", "hub", "pack", "ops", "engine"},
     "xxhash": {"files", "pack"},
-    "platformdirs": {"demo", "cli"},
+    "platformdirs": {"cli"},
     "prompt_toolkit": {"terminal"},
     "psutil": {"measure", "streaming"},
     "tokenizers": {"chat"},
