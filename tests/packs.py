@@ -25,9 +25,11 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 def reseal(directory: Path) -> None:
-    """Make every checksum that is read at a load right again: of text files, of headers, and of the manifest."""
+    """Make every checksum that is read at a load right again: of text files that are there, of headers, and of the
+    manifest."""
     manifest = read_manifest(directory)
-    manifest["files"] = {name: file_checksum(directory / name) for name in manifest["files"]}
+    there = [name for name in manifest["files"] if (directory / name).exists()]
+    manifest["files"] = {name: file_checksum(directory / name) for name in there}
     for entry in weight_files(manifest):
         entry["header_xxh3"] = checksum(header_of(directory / entry["file"]))
     write_manifest(directory, manifest)

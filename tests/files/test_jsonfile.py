@@ -5,8 +5,7 @@ import json
 import pytest
 
 from flashmoe.errors import FormatError
-from flashmoe.files import jsonfile
-from flashmoe.files.jsonfile import Fields, parse_value, read_object
+from flashmoe.files.jsonfile import Fields, parse_value
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
@@ -39,17 +38,6 @@ def test_what_is_out_of_bounds_is_refused(text, reason):
 
 def test_the_largest_whole_number_fits_a_double():
     assert float(parse_value(b"9" * 308, "it")) == pytest.approx(1e308)
-
-
-def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonfile, "MAX_BYTES", 1 << 20)
-    path = tmp_path / "large.json"
-    path.write_bytes(b'{"a": 1}' + b" " * ((1 << 20) - 8))
-    assert read_object(path) == {"a": 1}
-    with path.open("ab") as file:
-        file.write(b" ")
-    with pytest.raises(FormatError, match=r"large\.json has more than 1 MiB"):
-        read_object(path)
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a" * 10_000])

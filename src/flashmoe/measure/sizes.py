@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flashmoe.engine.loader import with_experts_per_token
 from flashmoe.engine.sizes import fixed_state_bytes
-from flashmoe.files.safetensors import NewTensor, padded, read_header
+from flashmoe.files.safetensors import NewTensor, padded
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind, ModelConfig, TrunkTensor
 from flashmoe.ops.weights import GROUP
@@ -59,7 +59,7 @@ def packed_sizes(directory: Path, experts_per_token: int | None = None) -> Model
     """Of the packed model in `directory`. Raises FormatError if it is none, FlashMoeError for too many experts."""
     contents = Contents.open(directory)
     contents.close()
-    tensors = read_header(contents.manifest.trunk.path).tensors
+    tensors = contents.stored
 
     def stored(tensor: TrunkTensor) -> int:
         names = [tensor.name, *(f"{tensor.name}.{part}" for part in ("weight", "scales", "biases"))]

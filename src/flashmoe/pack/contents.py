@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.files.jsonfile import read_object
-from flashmoe.files.safetensors import read_header
+from flashmoe.files.safetensors import TensorInfo, read_header
 from flashmoe.hub.matrix import SourceMatrix, widen
 from flashmoe.hub.shards import RowRange, Shards
 from flashmoe.models import architecture
@@ -25,11 +25,12 @@ from flashmoe.pack.manifest import ARRAYS, Manifest
 
 @dataclass(frozen=True)
 class Contents:
-    """A packed model, open for reading; `close` it."""
+    """A packed model, open for reading; `close` it. stored: the trunk's tensors as they lie in its file."""
 
     manifest: Manifest
     config: dict[str, Any]
     architecture: Architecture
+    stored: dict[str, TensorInfo]
     files: Shards
 
     @classmethod
@@ -40,17 +41,17 @@ class Contents:
         described = architecture(config)
         require_agreement(manifest, described)
         trunk = manifest.trunk.path
-        tensors = {name: (str(trunk.relative_to(directory)), info) for name, info in read_header(trunk).tensors.items()}
+        stored = read_header(trunk).tensors
+        places = {name: (str(trunk.relative_to(directory)), info) for name, info in stored.items()}
         advice = f"Check it with `flashmoe verify {directory}`."
-        return cls(manifest, config, described, Shards(directory, {}, {}, tensors, advice))
+        return cls(manifest, config, described, stored, Shards(directory, {}, {}, places, advice))
 
     def close(self) -> None:
         self.files.close()
 
     def bits(self, tensor: TrunkTensor) -> int:
         """2, 4 or 8, or 16 and 32 for bfloat16 and float32."""
-        tensors = {name: info for name, (_, info) in self.files.tensors.items()}
-        return stored_bits(tensor, tensors, self.manifest.trunk.path)
+        return stored_bits(tensor, self.stored, self.manifest.trunk.path)
 
     def matrix(self, tensor: TrunkTensor) -> SourceMatrix:
         """A trunk matrix, to be read by rows."""
