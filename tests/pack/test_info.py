@@ -1,8 +1,5 @@
 """info counts what is there."""
 
-from pathlib import Path
-from shutil import copytree
-
 import pytest
 
 from checkpoints import CONFIGS, random_weights, sized, write_hf
@@ -10,7 +7,6 @@ from flashmoe.files.safetensors import read_header
 from flashmoe.pack.info import info
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
-from packs import read_manifest, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +38,6 @@ def test_a_tied_table_is_touched_whole(tmp_path):
     pack(write_hf(tmp_path / "hf", config, random_weights(config)), tmp_path / "out", Recipe())
     tensors = read_header(tmp_path / "out" / "trunk.safetensors").tensors
     assert info(tmp_path / "out", 10**9).token_trunk_bytes == sum(t.nbytes for t in tensors.values())
-
-
-def test_a_name_that_would_move_the_cursor_is_quoted(packed, tmp_path):
-    directory = Path(copytree(packed, tmp_path / "packed"))
-    manifest = read_manifest(directory)
-    manifest["source"] = {"name": "\x1b[2Jmine", "revision": "\u202e", "kind": "hf"}
-    write_manifest(directory, manifest)
-    assert r"from '\x1b[2Jmine' at '\u202e'" in str(info(directory, 10**9))
 
 
 def test_what_fits_is_counted_in_whole_experts_beside_the_trunk(packed):

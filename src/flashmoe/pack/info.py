@@ -43,11 +43,10 @@ class Info:
     def __str__(self) -> str:
         bits = {k: v for k, v in self.quantisation.items() if k != "group_size"}
         precision = ", ".join(f"{kind} {'/'.join(map(str, v))}-bit" for kind, v in bits.items() if v)
-        revision = f" at {_shown(self.source['revision'])}" if self.source.get("revision") else ""
+        revision = f" at {self.source['revision']}" if self.source.get("revision") else ""
         token = self.token_expert_bytes + self.token_trunk_bytes
         lines = [
-            f"{self.directory}: {self.model_type} from {_shown(self.source.get('name', 'an unnamed source'))}"
-            f"{revision}",
+            f"{self.directory}: {self.model_type} from {self.source.get('name', 'an unnamed source')}{revision}",
             f"  size          {format_bytes(self.total_bytes)}: experts {format_bytes(self.expert_bytes)}, "
             f"everything else {format_bytes(self.trunk_bytes)}",
             f"  precision     {precision}",
@@ -67,11 +66,6 @@ class Info:
             f"{available}, beside everything else, holds {min(self.experts_that_fit, self.layers * self.experts)} "
             f"experts: {self.share_that_fits:.0%}"
         )
-
-
-def _shown(name: str) -> str:
-    """A name as it is, or quoted where it holds what would move a terminal's cursor."""
-    return name if name.isprintable() else repr(name)
 
 
 def info(directory: Path, memory: int) -> Info:
