@@ -79,7 +79,7 @@ def random_weights(config: dict[str, Any], seed: int = 0) -> Tensors:
 
 
 def _source_rows(arch: Architecture, source: str) -> int:
-    return 1 + max(int(t.rows.max()) for t in arch.trunk if t.source == source and t.rows is not None)
+    return 1 + max(int(t.rows().max()) for t in arch.trunk if t.source == source and t.rows is not None)
 
 
 def one_tensor_an_expert(tensors: Tensors) -> Tensors:

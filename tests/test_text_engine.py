@@ -1,9 +1,13 @@
 """Text in, text out: prompts, pieces, stop strings and what `flashmoe.load` refuses."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 import flashmoe
 from engine.watch import Watch
+from packs import reseal
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +122,9 @@ def test_raw_wants_a_string(engine):
 
 
 def test_a_checkpoint_without_a_template_completes_plain_text(speaking_model, tmp_path):
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for path in speaking_model.iterdir():
-        if path.name != "chat_template.jinja":
-            (bare / path.name).symlink_to(path)
+    bare = Path(shutil.copytree(speaking_model, tmp_path / "bare"))
+    (bare / "chat_template.jinja").unlink()
+    reseal(bare)
     with flashmoe.load(bare, backend="reference", context=64) as engine:
         assert len(engine.generate("Hi", raw=True, max_tokens=2).token_ids) == 2
         with pytest.raises(flashmoe.FlashMoeError, match=r"no chat template.*--raw"):

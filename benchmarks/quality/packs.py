@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.checksum import checksum
 from flashmoe.hub import open_checkpoint
 from flashmoe.hub.matrix import SourceMatrix
 from flashmoe.models import architecture
@@ -21,6 +21,7 @@ from flashmoe.ops.weights import AffineMatrix, DenseMatrix
 from flashmoe.pack.manifest import NAME, PARTS, Manifest
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
+from flashmoe.pack.seal import reseal
 
 Floats = NDArray[np.float32]
 RoundLayer = Callable[[int, dict[str, Floats]], Callable[[str, int], AffineMatrix]]
@@ -94,7 +95,7 @@ def rewritten(checkpoint: Path, like: Path, directory: Path, rounding: RoundLaye
             data[begin : begin + layout.record_bytes] = record.tobytes()
             digests.append(checksum(record))
         path.write_bytes(bytes(data))
-        layers.append(replace(entry, path=path, xxh3=file_checksum(path), records_xxh3="".join(digests)))
+        layers.append(replace(entry, path=path, records_xxh3="".join(digests), **vars(reseal(path))))
     trunk = replace(old.trunk, path=directory / old.trunk.path.relative_to(like))
     manifest = replace(old, directory=directory, layers=tuple(layers), trunk=trunk)
     (directory / NAME).write_bytes(manifest.to_json())

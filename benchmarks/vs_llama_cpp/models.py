@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from flashmoe import _native
 from flashmoe.files.atomic import write_atomically
-from flashmoe.files.checksum import file_checksum
 from flashmoe.files.safetensors import read_header
 from flashmoe.pack.manifest import NAME, Manifest
 from flashmoe.pack.recipe import SENSITIVE_BITS
+from flashmoe.pack.seal import reseal
 from flashmoe.pack.skew import skewed_norms
 from flashmoe.pack.synth import ROUTER_STD, SKEW_RANGE, Choices, synth_config
 
@@ -92,5 +92,5 @@ def into_packed(directory: Path, routers: NDArray[np.float32]) -> None:
                 assert place.nbytes == array.nbytes
                 file.seek(place.begin)
                 file.write(array)
-    trunk = replace(manifest.trunk, xxh3=file_checksum(path))
+    trunk = replace(manifest.trunk, **vars(reseal(path)))
     write_atomically(directory / NAME, replace(manifest, trunk=trunk).to_json())

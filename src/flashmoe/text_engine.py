@@ -20,7 +20,7 @@ from flashmoe.chat.renderer import RENDERER, Cancel
 from flashmoe.chat.stops import StopStrings
 from flashmoe.chat.template import ChatTemplate, NoTemplateError
 from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.demo.packed import model_directory
+from flashmoe.demo.directory import model_directory
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import Generation, Statistics, generate
 from flashmoe.engine.loader import load_engine

@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from checkpoints import CONFIGS, WRAPPED, random_weights, wrapped, write_hf
 from flashmoe.cli.main import COMMANDS, run
 from flashmoe.pack.manifest import Manifest
+from packs import without_identity
 from processes import ENVIRONMENT, HANG, start
 
 CONFIG = CONFIGS["qwen3_5_moe_text"]
@@ -18,7 +20,9 @@ CONFIG = CONFIGS["qwen3_5_moe_text"]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return write_hf(tmp_path_factory.mktemp("cli") / "hf", WRAPPED, wrapped(random_weights(CONFIG)), shards=2)
+    source = write_hf(tmp_path_factory.mktemp("cli") / "hf", WRAPPED, wrapped(random_weights(CONFIG)), shards=2)
+    (source / "tokenizer.json").unlink()  # it stands for one, and is none
+    return source
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,22 @@ def test_pack_says_what_it_skips_and_what_it_made(source, tmp_path, capfd):
 def test_verify_of_a_whole_model_succeeds(packed, capsys):
     assert run(["verify", str(packed)]) == 0
     assert "is whole" in capsys.readouterr().out
+
+
+def test_verify_says_what_an_early_pack_does_not_show(packed, tmp_path, capsys):
+    shutil.copytree(packed, tmp_path / "early")
+    without_identity(tmp_path / "early")
+    assert run(["verify", str(tmp_path / "early")]) == 0
+    assert "reordered together with their checksums would not be seen" in capsys.readouterr().out
+
+
+def test_values_that_nothing_can_be_sampled_with_are_known_before_the_first_byte(source, tmp_path, capsys):
+    checkpoint = Path(shutil.copytree(source, tmp_path / "hf"))
+    (checkpoint / "generation_config.json").write_text('{"do_sample": true, "temperature": "hot"}')
+    assert run(["pack", str(checkpoint), str(tmp_path / "out"), "--delete-source"]) == 1
+    assert "generation_config.json: temperature must be a number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert len(list(checkpoint.glob("*.safetensors"))) == 2
 
 
 def test_verify_names_layer_and_expert_and_fails(packed, tmp_path, capsys):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flashmoe.cli.main import run
 from flashmoe.cli.printing import printable, say
 from flashmoe.demo import TRACE
+from packs import read_manifest, write_manifest
 from processes import ENVIRONMENT, HANG, PROGRAM, flashmoe_command, start
 
 NASTY = "a\x1b[31m\r\x07\u202e\u2028b"
@@ -55,9 +56,9 @@ def test_an_error_is_one_line_whatever_it_names(capfd):
 def nasty(speaking_model, tmp_path):
     """The model in a directory with such a name, its source named alike."""
     directory = shutil.copytree(speaking_model, tmp_path / f"{NASTY}\udcff")
-    manifest = json.loads((directory / "flashmoe.json").read_text())
+    manifest = read_manifest(directory)
     manifest["source"]["name"] = f"[red]{NASTY}"
-    (directory / "flashmoe.json").write_text(json.dumps(manifest))
+    write_manifest(directory, manifest)
     return directory
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import flashmoe
 from flashmoe.text_engine import TextEngine
+from packs import reseal
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +24,5 @@ def other_tokenizer(speaking_model: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(speaking_model, directory)
     tokenizer = directory / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("<|im_end|>", "<|the_end|>"))
+    reseal(directory)
     return directory

@@ -94,7 +94,7 @@ def mlx(directory, quantization=None, bits=4, change=None, **config):
         ({"group_size": 64, "bits": 6}, "6 bits cannot be packed"),
         ({"group_size": 32, "bits": 4, "mode": "mxfp4"}, "the mode 'mxfp4' cannot be packed"),
         ({"group_size": 64, "bits": 8}, "has 4 bits, but config.json promises 8"),
-        ({"group_size": 64, "bits": 4, "language_model.lm_head": {"group_size": 64, "bits": 5}}, "lm_head: 5 bits"),
+        ({"group_size": 64, "bits": 4, "language_model.lm_head": {"group_size": 64, "bits": 5}}, "lm_head': 5 bits"),
         ("fast", "'quantization' must be an object"),
     ],
 )

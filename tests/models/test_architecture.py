@@ -69,7 +69,7 @@ def test_trunk_covers_exactly_the_parameters_that_transformers_has(name):
         elif tensor.rows is None:
             assert tensor.shape == source
         else:
-            assert tensor.shape == (len(tensor.rows), source[1])
+            assert tensor.shape == (len(tensor.rows()), source[1])
 
 
 def test_row_selections_use_every_row_of_a_fused_projection_once():
@@ -77,7 +77,7 @@ def test_row_selections_use_every_row_of_a_fused_projection_once():
     shapes = oracle_shapes(CONFIGS["qwen3_next"])
     for source in ("in_proj_qkvz", "in_proj_ba"):
         full = f"model.layers.0.linear_attn.{source}.weight"
-        rows = np.concatenate([t.rows for t in built.trunk if t.source == full])
+        rows = np.concatenate([t.rows() for t in built.trunk if t.source == full])
         assert sorted(rows) == list(range(shapes[full][0]))
 
 

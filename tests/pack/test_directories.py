@@ -10,9 +10,11 @@ from collections import namedtuple
 import pytest
 
 from checkpoints import CONFIGS, random_weights, sized, write_hf
-from flashmoe.errors import CapacityError, FlashMoeError
+from flashmoe.errors import CapacityError, FlashMoeError, FormatError
+from flashmoe.pack.contents import Contents
 from flashmoe.pack.packer import Reports, pack
 from flashmoe.pack.recipe import Recipe
+from flashmoe.pack.verify import verify
 
 CONFIG = sized("qwen3_moe", num_hidden_layers=2)
 
@@ -79,6 +81,49 @@ def test_delete_source_frees_a_shard_as_soon_as_it_is_packed(tmp_path, source):
     pack(source, tmp_path / "out", Recipe(), delete_source=True, reports=reports)
     assert fewest[0] == 3
     assert fewest[-1] < 3
+
+
+def test_the_last_shards_go_when_the_packed_model_was_opened(tmp_path, source, monkeypatch):
+    def cannot(_directory):
+        raise FormatError("It does not open.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contents, "open", cannot)
+        with pytest.raises(FormatError, match="does not open"):
+            pack(source, tmp_path / "out", Recipe(), delete_source=True)
+    assert list(source.glob("*.safetensors"))
+    pack(source, tmp_path / "out", Recipe(), delete_source=True)
+    assert not list(source.glob("*.safetensors"))
+    assert verify(tmp_path / "out")[1] == []
+
+
+def test_a_shard_stays_when_the_file_made_from_it_is_not_as_it_was_written(tmp_path, source):
+    trunk = tmp_path / "out" / "trunk.safetensors"
+
+    def spoil(_done, _total):
+        if trunk.exists():
+            trunk.write_bytes(trunk.read_bytes().replace(b'"part":"trunk"', b'"part":"junk!"'))
+
+    with pytest.raises(FormatError, match=r"trunk\.safetensors is not as it was written"):
+        pack(source, tmp_path / "out", Recipe(), delete_source=True, reports=Reports(progress=spoil))
+    assert list(source.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("generation_config.json", b'{"eos_token_id": '),
+        ("tokenizer_config.json", b"[]"),
+        ("chat_template.jinja", b"\xff"),
+        ("chat_template.json", b"\x00"),
+    ],
+)
+def test_a_broken_text_file_is_refused_before_the_first_byte(tmp_path, source, name, data):
+    (source / name).write_bytes(data)
+    with pytest.raises(FormatError, match=name):
+        pack(source, tmp_path / "out", Recipe(), delete_source=True)
+    assert not (tmp_path / "out").exists()
+    assert len(list(source.glob("*.safetensors"))) == 3
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path, source, monkeypatch):

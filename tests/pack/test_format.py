@@ -79,6 +79,24 @@ def test_a_record_lies_where_the_page_says(packed):
         assert xxhash.xxh3_64(record).hexdigest() == entry["records_xxh3"][32:48]
 
 
+def test_headers_say_which_part_a_file_is_and_what_its_data_sum_up_to(packed):
+    directory, manifest, _ = packed
+    parts = {"trunk": manifest["trunk"], **{f"layer {i}": entry for i, entry in enumerate(manifest["layers"])}}
+    for part, entry in parts.items():
+        data = (directory / entry["file"]).read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        with safe_open(directory / entry["file"], framework="numpy") as file:
+            assert file.metadata() == {"part": part, "data_xxh3": xxhash.xxh3_64(data[end:]).hexdigest()}
+        assert xxhash.xxh3_64(data[:end]).hexdigest() == entry["header_xxh3"]
+
+
+def test_the_manifest_has_a_checksum_of_its_own(packed):
+    directory, manifest, _ = packed
+    text = (directory / "flashmoe.json").read_text()
+    blank = text.replace(manifest["identity"], "0" * 16, 1)
+    assert xxhash.xxh3_64(blank.encode()).hexdigest() == manifest["identity"]
+
+
 def test_the_trunk_holds_every_tensor_as_the_page_says(packed):
     directory, manifest, tensors = packed
     path = directory / manifest["trunk"]["file"]
@@ -87,6 +105,7 @@ def test_the_trunk_holds_every_tensor_as_the_page_says(packed):
     assert xxhash.xxh3_64(data).hexdigest() == manifest["trunk"]["xxh3"]
     length = int.from_bytes(data[:8], "little")
     places = json.loads(data[8 : 8 + length])
+    del places["__metadata__"]
     assert all((8 + length + place["data_offsets"][0]) % 64 == 0 for n, place in places.items() if "padding." not in n)
     with safe_open(path, framework="mlx") as file:
         found = {name: file.get_tensor(name) for name in list(file.keys()) if not name.startswith("padding.")}

@@ -115,6 +115,16 @@ def test_other_options_are_refused(unfinished):
         pack(source, out, Recipe(expert_bits=2))
 
 
+def test_what_another_version_began_is_left_to_it(unfinished):
+    source, out = unfinished
+    plan = out / ".packing" / "plan.json"
+    begun = json.loads(plan.read_text())
+    del begun["version"]
+    plan.write_text(json.dumps(begun))
+    with pytest.raises(FlashMoeError, match="begun by another version"):
+        pack(source, out, Recipe())
+
+
 def test_another_source_is_refused(unfinished, tmp_path):
     _, out = unfinished
     other = write_hf(tmp_path / "other", CONFIGS["qwen3_moe"], random_weights(CONFIGS["qwen3_moe"]))

@@ -10,6 +10,7 @@ from flashmoe.pack.manifest import Manifest
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
 from flashmoe.pack.verify import verify
+from packs import reseal, without_identity
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,9 @@ def test_a_flipped_bit_of_another_file_names_the_file(packed, name):
         path.write_text(path.read_text() + " ")
     else:
         flip(path, -1)
-    assert found(packed) == [f"{path}: the checksum of the file differs from the manifest's."]
+    text = "it is not as it was packed: its checksum differs from that in flashmoe.json."
+    whole = "the checksum of the file differs from that in flashmoe.json."
+    assert found(packed) == [f"{path}: {text if name.endswith('json') else whole}"]
 
 
 def test_a_changed_header_of_a_layer_is_found(packed):
@@ -96,17 +99,20 @@ def test_a_missing_a_short_and_a_swapped_file_are_found(packed):
     lines = found(packed)
     assert "does not exist" in lines[0]
     assert "is truncated" in lines[1]
-    assert lines[2:] == [f"{paths[2]}: the record of layer 2, expert {e} is damaged." for e in range(6)]
+    assert lines[2:] == [f"{paths[2]}: it says that it is 'layer 3', and flashmoe.json lists it as 'layer 2'."]
+
+
+def test_a_swapped_file_of_an_early_pack_is_found_by_its_records(packed):
+    without_identity(packed)
+    paths = [entry.path for entry in Manifest.read(packed).layers]
+    paths[2].write_bytes(paths[3].read_bytes())
+    assert found(packed) == [f"{paths[2]}: the record of layer 2, expert {e} is damaged." for e in range(6)]
 
 
 def test_files_of_different_models_are_found_though_every_checksum_is_right(packed):
-    from flashmoe.files.checksum import file_checksum
-
     config = packed / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_experts": 7}))
-    manifest = json.loads((packed / "flashmoe.json").read_text())
-    manifest["files"]["config.json"] = file_checksum(config)
-    (packed / "flashmoe.json").write_text(json.dumps(manifest))
+    reseal(packed)
     assert any("does not hold model.layers.0.mlp.gate" in line for line in found(packed))
 
 

@@ -17,10 +17,9 @@ import pytest
 import flashmoe
 from flashmoe.chat.replay import WrittenTurns
 from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.demo.packed import CHECKPOINT, RECIPE
+from flashmoe.demo.directory import MODEL
 from flashmoe.engine.prefixes import Prefixes
 from flashmoe.engine.scheduler import Scheduler
-from flashmoe.pack.packer import pack
 from flashmoe.server.app import make_app
 from flashmoe.server.guard import loopback_names
 from flashmoe.server.limits import CONNECTIONS
@@ -157,11 +156,9 @@ def prompts(scripted: Callable[..., Running]) -> Callable[..., Prompts]:
 
 
 @pytest.fixture(scope="session")
-def demo_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained model that ships, packed."""
-    directory = tmp_path_factory.mktemp("demo") / "packed"
-    pack(CHECKPOINT, directory, RECIPE)
-    return directory
+def demo_directory() -> Path:
+    """The trained model that ships."""
+    return MODEL
 
 
 @pytest.fixture(scope="session")

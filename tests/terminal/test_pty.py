@@ -11,7 +11,7 @@ import pyte
 import pytest
 
 from flashmoe.cli.main import run
-from flashmoe.demo.packed import model_directory
+from flashmoe.demo.directory import model_directory
 from processes import HANG, usual_signals
 
 TOOLS = '''

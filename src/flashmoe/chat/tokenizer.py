@@ -207,7 +207,7 @@ def _eos_ids(directory: Path, tokenizer: tokenizers.Tokenizer, eos_token: str | 
         if not ids and (value := source.get("eos_token_id")) is not None:
             values = value if isinstance(value, list) else [value]
             if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
-                raise FormatError(f"{path}: eos_token_id must be a token id or a list of them, not {value!r}.")
+                raise FormatError(f"{path}: eos_token_id must be a token id or a list of them, not {value!r:.60}.")
             ids |= set(values)
     if eos_token is not None and (token_id := tokenizer.token_to_id(eos_token)) is not None:
         ids.add(token_id)

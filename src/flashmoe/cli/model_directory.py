@@ -6,21 +6,18 @@ from typing import Any
 
 import click
 
-from flashmoe.cli.progress import progress_bar
-from flashmoe.demo.packed import model_directory
+from flashmoe.demo.directory import model_directory
 from flashmoe.errors import FlashMoeError
 from flashmoe.pack.manifest import NAME
 
 
 class ModelDirectory(click.ParamType[Path]):
-    """Gives the directory; the demo model is packed on the way if it has to be. A checkpoint is refused, with the
-    command that packs it."""
+    """Gives the directory. A checkpoint is refused, with the command that packs it."""
 
     name = "directory"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
-        with progress_bar("Packing the demo model, once") as (report, _):
-            directory = model_directory(value, report)
+        directory = model_directory(value)
         if not (directory / NAME).exists() and _is_checkpoint(directory):
             out = f"{directory.resolve().name}-packed"
             raise FlashMoeError(

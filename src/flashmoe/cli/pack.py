@@ -6,6 +6,7 @@ import click
 
 from flashmoe.cli.printing import say
 from flashmoe.cli.progress import progress_bar
+from flashmoe.engine.sampling import read_defaults
 from flashmoe.pack.packer import Reports, pack
 from flashmoe.pack.recipe import Recipe
 from flashmoe.settings import format_bytes
@@ -28,6 +29,7 @@ def command(source: Path, out: Path, bits: str | None, trunk_bits: str | None, d
     Interrupted, it goes on where it stopped when started again.
     """
     check_text_files(source)
+    read_defaults(source / "generation_config.json")
     recipe = Recipe(int(bits) if bits else None, int(trunk_bits) if trunk_bits else None)
     with progress_bar("Packing") as (report, tell):
         manifest = pack(source, out, recipe, delete_source=delete_source, reports=Reports(report, tell))

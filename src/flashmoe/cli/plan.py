@@ -8,9 +8,8 @@ import click
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.printing import show
 from flashmoe.cli.shared_options import ENGINE, SharingCommand
-from flashmoe.engine.sampling import Sampling
+from flashmoe.engine.sampling import Sampling, read_defaults
 from flashmoe.errors import FlashMoeError
-from flashmoe.files.jsonfile import read_object
 from flashmoe.measure.disk import Rate
 from flashmoe.measure.prediction import Description, predict
 from flashmoe.measure.sizes import packed_sizes, published_sizes
@@ -60,8 +59,8 @@ def command(
     else:
         assert directory is not None
         model = packed_sizes(directory, settings.experts_per_token)
-    generation = directory / "generation_config.json" if directory else None
-    sampling = Sampling.from_generation_config(read_object(generation)) if generation and generation.exists() else None
+    defaults = read_defaults(directory / "generation_config.json") if directory else {}
+    sampling = Sampling.from_generation_config(defaults) if defaults else None
     prediction = predict(model, description, directory or Path(), settings, sampling)
     show(prediction, as_json=as_json)
 

@@ -8,7 +8,7 @@ import click
 from flashmoe.cli.model_directory import MODEL_DIRECTORY
 from flashmoe.cli.printing import say
 from flashmoe.cli.shared_options import ENGINE, KEEPING, Keeping, SharingCommand
-from flashmoe.demo.packed import model_name
+from flashmoe.demo.directory import model_name
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.opening import read_text
 from flashmoe.server.run import bind, check_exposure, serve

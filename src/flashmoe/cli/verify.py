@@ -24,3 +24,8 @@ def command(directory: Path) -> None:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise FormatError(f"{directory} has {count}. Remove it and pack the model again.")
     say(f"{directory} is whole: {format_bytes(manifest.trunk.bytes + manifest.expert_bytes)} checked.")
+    if not manifest.has_identity:
+        say(
+            "It was packed by an early version: layers that were reordered together with their checksums would not be "
+            "seen. Pack it again to have that checked too."
+        )

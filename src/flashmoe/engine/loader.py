@@ -10,6 +10,7 @@ from pathlib import Path
 from flashmoe.engine.engine import Engine, Limits
 from flashmoe.engine.foresight import Foresight
 from flashmoe.engine.learned import LearnedUses
+from flashmoe.engine.sampling import read_defaults
 from flashmoe.engine.shrinking import Shrinking
 from flashmoe.engine.sizes import fixed_state_bytes, scratch_bytes, state_bytes_per_token, whole_blocks
 from flashmoe.engine.sparse import found_holes, refuse_unwritten
@@ -18,11 +19,11 @@ from flashmoe.errors import CapacityError, FlashMoeError, FormatError
 from flashmoe.files.checksum import checksum
 from flashmoe.files.jsonfile import read_object
 from flashmoe.models import architecture
-from flashmoe.models.architecture import Architecture, ModelConfig
+from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.decoder import Decoder
 from flashmoe.ops import make_ops
 from flashmoe.ops.interface import KV_BLOCK, Ops
-from flashmoe.ops.weights import GROUP, RecordLayout
+from flashmoe.pack.agreement import require_agreement
 from flashmoe.pack.manifest import Manifest
 from flashmoe.settings import Settings
 from flashmoe.streaming.experts import ExpertStore
@@ -55,7 +56,8 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     """
     manifest = Manifest.read(directory)
     described = architecture(read_object(directory / "config.json"))
-    check_agreement(manifest, described)
+    require_agreement(manifest, described)
+    defaults = read_defaults(directory / "generation_config.json")
     config = with_experts_per_token(described.config, settings.experts_per_token)
     ops = make_ops(settings.backend, settings.threads or compute_threads(), settings.kv_bits)
     memory, limits = plan_memory(manifest, ops, config, settings)
@@ -90,8 +92,6 @@ def load_engine(directory: Path, settings: Settings) -> Engine:
     )
     by_layer = [layouts[id(manifest.layout(i))] for i in range(config.layers)]
     decoder = Decoder(ops, config, weights, by_layer, store.arena.array)
-    generation = directory / "generation_config.json"
-    defaults = read_object(generation) if generation.exists() else {}
     identity = checksum(manifest.to_json() + f"{ops.name} {config.top_k} {settings.kv_bits}".encode())
     engine = Engine(ops, decoder, store, memory, limits, described.config.top_k, defaults, identity, learned)
     if foresees(settings, memory):
@@ -117,36 +117,6 @@ def with_experts_per_token(config: ModelConfig, chosen: int | None) -> ModelConf
     if chosen > config.experts:
         raise FlashMoeError(f"experts_per_token is {chosen}, but a layer of this model has {config.experts} experts.")
     return replace(config, top_k=chosen)
-
-
-def check_agreement(manifest: Manifest, described: Architecture) -> None:
-    """Raise FormatError unless flashmoe.json and config.json describe experts of the same number and shape."""
-    config, where = described.config, manifest.directory
-    if len(manifest.layers) != config.layers:
-        raise _disagreement(where, f"{len(manifest.layers)} layers", f"{config.layers}")
-    for i, layer in enumerate(manifest.layers):
-        if layer.experts != config.experts:
-            raise _disagreement(where, f"{layer.experts} experts in layer {i}", f"{config.experts}")
-        for name, shape in _expert_shapes(config).items():
-            if (found := _shape(manifest.layout(i), name)) != shape:
-                raise _disagreement(where, f"{name} of {list(found)} in layer {i}", f"{list(shape)}")
-
-
-def _disagreement(directory: Path, found: str, said: str) -> FormatError:
-    return FormatError(
-        f"{directory}: flashmoe.json has {found}, but config.json says {said}. The files are not of one model; pack it "
-        "again."
-    )
-
-
-def _expert_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    rising = (config.expert_inter, config.hidden)
-    return {"gate": rising, "up": rising, "down": (config.hidden, config.expert_inter)}
-
-
-def _shape(layout: RecordLayout, name: str) -> tuple[int, int]:
-    rows, groups = layout.part(f"{name}.scales").shape
-    return rows, groups * GROUP
 
 
 def plan_memory(manifest: Manifest, ops: Ops, config: ModelConfig, settings: Settings) -> tuple[MemoryPlan, Limits]:

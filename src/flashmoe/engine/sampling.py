@@ -8,12 +8,14 @@ give the same token. Knows one sequence's token ids, not what they mean.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flashmoe.errors import FlashMoeError
+from flashmoe.errors import FlashMoeError, FormatError
+from flashmoe.files.jsonfile import read_object
 
 Floats = NDArray[np.float32]
 
@@ -43,14 +45,14 @@ class Sampling:
         self._check("repetition_penalty", 0.01, 100)  # beyond, logits may leave float32
         for name, value in (("top_k", self.top_k), ("seed", self.seed)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                raise FlashMoeError(f"{name} must be a whole number of at least 0, not {value!r}.")
+                raise FlashMoeError(f"{name} must be a whole number of at least 0, not {value!r:.60}.")
 
     def _check(self, name: str, low: float, high: float, *, open_below: bool = False) -> None:
         value = getattr(self, name)
         number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
         if not number or not low <= value <= high or (open_below and value == low):
             bound = "above" if open_below else "at least"
-            raise FlashMoeError(f"{name} must be a number of {bound} {low} and at most {high}, not {value!r}.")
+            raise FlashMoeError(f"{name} must be a number of {bound} {low} and at most {high}, not {value!r:.60}.")
 
     @classmethod
     def from_generation_config(cls, config: dict[str, Any], **chosen: Any) -> Self:
@@ -63,6 +65,19 @@ class Sampling:
         if not config.get("do_sample", False):
             values["temperature"] = 0.0
         return cls(**values | {name: value for name, value in chosen.items() if value is not None})
+
+
+def read_defaults(path: Path) -> dict[str, Any]:
+    """A checkpoint's generation_config.json; empty if there is none. Raises FormatError, naming the file, for values
+    that nothing can be sampled with."""
+    if not path.exists():
+        return {}
+    defaults = read_object(path)
+    try:
+        Sampling.from_generation_config(defaults)
+    except FlashMoeError as error:
+        raise FormatError(f"{path}: {error} Correct it there, or copy it again from the checkpoint.") from None
+    return defaults
 
 
 def penalise(logits: Floats, seen: NDArray[np.bool_], counts: NDArray[np.int32], sampling: Sampling) -> Floats:

@@ -17,6 +17,7 @@ from typing import Any
 import xxhash
 
 from flashmoe.errors import CapacityError, FlashMoeError
+from flashmoe.files.checksum import CHUNK_BYTES
 
 _PARTIAL = re.compile(r"\.(.+?)(?:\.(?:[0-9a-f]{8}|[0-9]+))?\.partial", re.DOTALL)
 
@@ -45,7 +46,10 @@ def writing_errors(path: Path) -> Iterator[None]:
 
 
 class NewFile:
-    """The file being written: sequential writes, a running checksum and the bytes so far."""
+    """The file being written: sequential writes, a running checksum and the bytes so far.
+
+    xxh3: of all bytes, or of those since `sum_up_from_here`.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -60,6 +64,20 @@ class NewFile:
         while len(view):
             view = view[os.write(self._descriptor, view) :]
 
+    def sum_up_from_here(self) -> None:
+        """Leave what was written so far out of the checksum."""
+        self._state.reset()
+
+    def replace_start(self, data: bytes) -> None:
+        """Write over the first bytes, and sum up the whole file: it is read back, mostly from the page cache."""
+        os.pwrite(self._descriptor, data, 0)
+        self._state.reset()
+        buffer = memoryview(bytearray(min(self.bytes, CHUNK_BYTES)))
+        position = 0
+        while got := os.preadv(self._descriptor, [buffer], position):
+            self._state.update(buffer[:got])
+            position += got
+
     @property
     def xxh3(self) -> str:
         return str(self._state.hexdigest())
@@ -73,7 +91,7 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[NewFile]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with writing_errors(path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             try:
                 yield NewFile(descriptor)

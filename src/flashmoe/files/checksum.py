@@ -9,7 +9,7 @@ import xxhash
 from flashmoe.errors import FormatError
 from flashmoe.files.opening import opened
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 1 << 20
 
 
 def checksum(data: Any) -> str:

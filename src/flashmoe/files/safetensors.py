@@ -9,12 +9,13 @@ import json
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from flashmoe.errors import FormatError
+from flashmoe.files.checksum import checksum
 from flashmoe.files.jsonfile import Fields, parse_object
 from flashmoe.files.opening import opened
 
@@ -46,12 +47,14 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file holds. `tensors` are in file order; `data_offset` is where the first begins."""
+    """What a file holds. `tensors` are in file order; `data_offset` is where the first begins; `xxh3` is the checksum
+    of all bytes before it."""
 
     tensors: dict[str, TensorInfo]
     data_offset: int
     file_bytes: int
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str]
+    xxh3: str
 
 
 def read_header(path: Path) -> Header:
@@ -59,7 +62,8 @@ def read_header(path: Path) -> Header:
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
-            length = _header_length(path, file.read(8), size)
+            first = file.read(8)
+            length = _header_length(path, first, size)
             text = file.read(length)
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
@@ -67,7 +71,7 @@ def read_header(path: Path) -> Header:
         raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
     if len(text) != length:
         raise FormatError(f"{path} is truncated: its header ends early. Fetch the file again.")
-    return _check_header(path, text, size)
+    return _check_header(path, first, text, size)
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -83,7 +87,7 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     return length
 
 
-def _check_header(path: Path, text: bytes, size: int) -> Header:
+def _check_header(path: Path, first: bytes, text: bytes, size: int) -> Header:
     where = f"The header of {path}"
     if not text.startswith(b"{"):
         raise FormatError(f"{path} is not a safetensors file: its header does not begin with '{{'.")
@@ -91,7 +95,7 @@ def _check_header(path: Path, text: bytes, size: int) -> Header:
     metadata = Fields(entries, where).strings("__metadata__") if "__metadata__" in entries else {}
     data_offset = 8 + len(text)
     tensors = {
-        name: _tensor(Fields(value, f"{where}, tensor {name!r},"), data_offset)
+        name: _tensor(Fields(value, f"{where}, tensor {name!r:.80},"), data_offset)
         if isinstance(value, dict)
         else _not_a_tensor(where, name)
         for name, value in entries.items()
@@ -101,17 +105,17 @@ def _check_header(path: Path, text: bytes, size: int) -> Header:
     position = data_offset
     for name, info in ordered.items():
         if info.begin != position:
-            raise FormatError(f"{where} leaves a gap or an overlap before tensor {name!r}.")
+            raise FormatError(f"{where} leaves a gap or an overlap before tensor {name!r:.80}.")
         position = info.end
     if position > size:
         raise FormatError(f"{path} is truncated: it should have {position} bytes, it has {size}. Fetch the file again.")
     if position < size:
         raise FormatError(f"{path} has {size - position} bytes that belong to no tensor. Fetch the file again.")
-    return Header(ordered, data_offset, size, metadata)
+    return Header(ordered, data_offset, size, metadata, checksum(first + text))
 
 
 def _not_a_tensor(where: str, name: str) -> TensorInfo:
-    raise FormatError(f"{where}: {name!r} must be an object.")
+    raise FormatError(f"{where}: {name!r:.80} must be an object.")
 
 
 def _tensor(fields: Fields, data_offset: int) -> TensorInfo:
@@ -130,7 +134,8 @@ def _tensor(fields: Fields, data_offset: int) -> TensorInfo:
             raise FormatError(f"{fields.where} has a shape too large for any file.")
     if elements != offsets[1] - offsets[0]:
         raise FormatError(
-            f"{fields.where} is {dtype} {list(shape)}, which takes {elements} bytes, but has {offsets[1] - offsets[0]}."
+            f"{fields.where} is {dtype} {list(shape)!s:.60}, which takes {elements} bytes, but has "
+            f"{offsets[1] - offsets[0]}."
         )
     return TensorInfo(dtype, shape, data_offset + offsets[0], data_offset + offsets[1])
 

@@ -168,7 +168,7 @@ def open_checkpoint(directory: Path, stored_shards: Shards | None = None) -> Che
     names = {name: published for name, published in names.items() if not name.endswith(_UNUSED)}
     if foreign := [n for n in names if n.endswith((".qweight", ".weight_scale_inv", ".weight_scale", ".qzeros"))]:
         raise FormatError(
-            f"{directory}: {foreign[0]} belongs to a quantisation that cannot be packed (GPTQ, AWQ or FP8). "
+            f"{directory}: {foreign[0]!r:.80} belongs to a quantisation that cannot be packed (GPTQ, AWQ or FP8). "
             "Use the bf16 checkpoint or an MLX affine one."
         )
     shifted = _norms_shifted(shards, names)

@@ -32,14 +32,16 @@ def read_quantisation(config: dict[str, Any], where: str) -> Quantisation:
     for scope in (config, inner if isinstance(inner, dict) else {}):
         method = scope.get("quantization_config")
         if isinstance(method, dict) and "quant_method" in method:
-            raise FormatError(f"{where}: quantised with {method['quant_method']!r}, which cannot be packed. {_ADVICE}")
+            raise FormatError(
+                f"{where}: quantised with {method['quant_method']!r:.40}, which cannot be packed. {_ADVICE}"
+            )
     value = config.get("quantization")
     if value is None:
         return Quantisation(None, {})
     if not isinstance(value, dict):
         raise FormatError(f"{where}: 'quantization' must be an object.")
     exceptions = {
-        canonical(name): _bits(entry, f"{where}, quantization of {name}") if isinstance(entry, dict) else None
+        canonical(name): _bits(entry, f"{where}, quantization of {name!r:.80}") if isinstance(entry, dict) else None
         for name, entry in value.items()
         if isinstance(entry, dict) or entry is False
     }
@@ -49,11 +51,11 @@ def read_quantisation(config: dict[str, Any], where: str) -> Quantisation:
 def _bits(entry: dict[str, Any], where: str) -> int:
     mode, group, bits = entry.get("mode", "affine"), entry.get("group_size"), entry.get("bits")
     if mode != "affine":
-        raise FormatError(f"{where}: the mode {mode!r} cannot be packed. {_ADVICE}")
+        raise FormatError(f"{where}: the mode {mode!r:.40} cannot be packed. {_ADVICE}")
     if group != GROUP:
-        raise FormatError(f"{where}: group size {group!r} cannot be packed. {_ADVICE}")
+        raise FormatError(f"{where}: group size {group!r:.40} cannot be packed. {_ADVICE}")
     if bits not in (2, 4, 8):
-        raise FormatError(f"{where}: {bits!r} bits cannot be packed. {_ADVICE}")
+        raise FormatError(f"{where}: {bits!r:.40} bits cannot be packed. {_ADVICE}")
     return int(bits)
 
 

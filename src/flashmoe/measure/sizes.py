@@ -10,14 +10,15 @@ from pathlib import Path
 
 from flashmoe.engine.loader import with_experts_per_token
 from flashmoe.engine.sizes import fixed_state_bytes
-from flashmoe.files.safetensors import NewTensor, make_header, padded, read_header
+from flashmoe.files.safetensors import NewTensor, padded
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind, ModelConfig, TrunkTensor
 from flashmoe.ops.weights import GROUP
+from flashmoe.pack.agreement import MATRICES, TRUNK_PART, stored_tensors
 from flashmoe.pack.contents import Contents
 from flashmoe.pack.manifest import PARTS, LayerFile, Manifest, TrunkFile, make_layout
-from flashmoe.pack.plan import MATRICES, stored_tensors
 from flashmoe.pack.recipe import DEFAULT_BITS, SENSITIVE_BITS
+from flashmoe.pack.seal import blank_header
 from flashmoe.pack.shapes import shaped_config
 
 
@@ -58,7 +59,7 @@ def packed_sizes(directory: Path, experts_per_token: int | None = None) -> Model
     """Of the packed model in `directory`. Raises FormatError if it is none, FlashMoeError for too many experts."""
     contents = Contents.open(directory)
     contents.close()
-    tensors = read_header(contents.manifest.trunk.path).tensors
+    tensors = contents.stored
 
     def stored(tensor: TrunkTensor) -> int:
         names = [tensor.name, *(f"{tensor.name}.{part}" for part in ("weight", "scales", "biases"))]
@@ -140,4 +141,4 @@ def _nbytes(tensors: list[NewTensor]) -> int:
 
 def _file_bytes(tensors: list[NewTensor]) -> int:
     all_of_it = padded(tensors)
-    return len(make_header(all_of_it)) + _nbytes(all_of_it)
+    return len(blank_header(all_of_it, TRUNK_PART)) + _nbytes(all_of_it)

@@ -27,5 +27,5 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     if not isinstance(model_type, str):
         raise FormatError(f"config.json: model_type is missing; it must be one of {known}.")
     if model_type not in _ARCHITECTURES:
-        raise FormatError(f"config.json: model_type {model_type!r} is not supported; known are {known}.")
+        raise FormatError(f"config.json: model_type {model_type!r:.60} is not supported; known are {known}.")
     return _ARCHITECTURES[model_type](config)

@@ -3,6 +3,7 @@
 Pack and loader read this; neither knows a model by name. Knows no files and no arithmetic.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -80,7 +81,8 @@ class TrunkTensor:
 
     name: canonical, the Hugging Face text-only name without `.weight` for matrices (`model.layers.0.self_attn.q_proj`).
     source: the name to look up in a checkpoint (after the reader stripped prefixes), with its suffix (`....weight`).
-    rows: which rows of the source make this tensor, in order; None for all.
+    rows: gives the rows of the source that make this tensor, in order; None for all. A call, since only a file can say
+    whether there are so many.
     zero_centred: the checkpoint form of the norm is w - 1 (an MLX checkpoint has 1 added already).
     """
 
@@ -88,7 +90,7 @@ class TrunkTensor:
     kind: Kind
     shape: tuple[int, ...]
     source: str
-    rows: NDArray[np.int64] | None = field(default=None, compare=False)
+    rows: Callable[[], NDArray[np.int64]] | None = field(default=None, compare=False)
     zero_centred: bool = False
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashmoe.models.architecture import Architecture, ModelConfig
-from flashmoe.models.config import ConfigReader, expert_counts, heads, refuse_unsupported, rope
+from flashmoe.models.config import ConfigReader, epsilon, expert_counts, heads, layer_count, refuse_unsupported, rope
 from flashmoe.models.trunk import assemble
 
 
@@ -22,7 +22,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
             model_type="qwen3_moe",
             vocab=reader.integer("vocab_size"),
             hidden=hidden,
-            layer_types=("full_attention",) * reader.integer("num_hidden_layers"),
+            layer_types=("full_attention",) * layer_count(reader),
             heads=query,
             kv_heads=key_value,
             head_dim=head_dim,
@@ -34,7 +34,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
             renormalise=reader.boolean("norm_topk_prob", False),
             expert_inter=reader.integer("moe_intermediate_size"),
             shared_inter=0,
-            eps=reader.number("rms_norm_eps"),
+            eps=epsilon(reader),
             tied=reader.boolean("tie_word_embeddings", False),
             max_context=reader.integer("max_position_embeddings"),
             delta=None,

@@ -8,6 +8,7 @@ from flashmoe.models.architecture import Architecture, ModelConfig
 from flashmoe.models.config import (
     ConfigReader,
     delta_net,
+    epsilon,
     expert_counts,
     heads,
     layer_types,
@@ -40,7 +41,7 @@ def hybrid_config(reader: ConfigReader, model_type: str, *, renormalise: bool, t
         renormalise=renormalise,
         expert_inter=reader.integer("moe_intermediate_size"),
         shared_inter=reader.integer("shared_expert_intermediate_size"),
-        eps=reader.number("rms_norm_eps"),
+        eps=epsilon(reader),
         tied=tied,
         max_context=reader.integer("max_position_embeddings"),
         delta=delta_net(reader),

@@ -1,5 +1,8 @@
 """The trunk tensors that the model_types share, by their Hugging Face names. Knows shapes, not where bytes lie."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,9 +16,11 @@ def matrix(name: str, rows: int, columns: int, kind: Kind = Kind.MATRIX) -> Trun
     return TrunkTensor(name, kind, (rows, columns), f"{name}.weight")
 
 
-def part_of_matrix(name: str, source: str, rows: Rows, columns: int, kind: Kind = Kind.MATRIX) -> TrunkTensor:
+def part_of_matrix(
+    name: str, source: str, shape: tuple[int, int], rows: Callable[[], Rows], kind: Kind = Kind.MATRIX
+) -> TrunkTensor:
     """The given rows of a matrix that the checkpoint holds fused under another name."""
-    return TrunkTensor(name, kind, (len(rows), columns), f"{source}.weight", rows)
+    return TrunkTensor(name, kind, shape, f"{source}.weight", rows)
 
 
 def norm(name: str, size: int, zero_centred: bool) -> TrunkTensor:
@@ -49,22 +54,25 @@ def fused_delta_projections(prefix: str, c: ModelConfig, d: DeltaNet) -> list[Tr
     """The same four as rows of in_proj_qkvz and in_proj_ba, which hold, key head by key head, [q | k | v | z] and
     [b | a] with the value heads that the key head serves."""
     values = d.value_heads // d.key_heads
-    heads = np.arange(d.key_heads, dtype=np.int64)[:, None]
-
-    def rows(stride: int, begin: int, count: int) -> Rows:
-        return (heads * stride + begin + np.arange(count)).reshape(-1)
-
     width = values * d.value_dim
     stride = 2 * d.key_dim + 2 * width
-    q, k = rows(stride, 0, d.key_dim), rows(stride, d.key_dim, d.key_dim)
-    v, z = rows(stride, 2 * d.key_dim, width), rows(stride, 2 * d.key_dim + width, width)
-    b, a = rows(2 * values, 0, values), rows(2 * values, values, values)
+
+    def rows(stride: int, begin: int, count: int) -> Rows:
+        heads = np.arange(d.key_heads, dtype=np.int64)[:, None]
+        return (heads * stride + begin + np.arange(count)).reshape(-1)
+
+    def qkv() -> Rows:
+        parts = ((0, d.key_dim), (d.key_dim, d.key_dim), (2 * d.key_dim, width))
+        return np.concatenate([rows(stride, begin, count) for begin, count in parts])
+
     qkvz, ba = f"{prefix}.in_proj_qkvz", f"{prefix}.in_proj_ba"
+    z = partial(rows, stride, 2 * d.key_dim + width, width)
+    b, a = partial(rows, 2 * values, 0, values), partial(rows, 2 * values, values, values)
     return [
-        part_of_matrix(f"{prefix}.in_proj_qkv", qkvz, np.concatenate([q, k, v]), c.hidden),
-        part_of_matrix(f"{prefix}.in_proj_z", qkvz, z, c.hidden),
-        part_of_matrix(f"{prefix}.in_proj_b", ba, b, c.hidden, Kind.SENSITIVE),
-        part_of_matrix(f"{prefix}.in_proj_a", ba, a, c.hidden, Kind.SENSITIVE),
+        part_of_matrix(f"{prefix}.in_proj_qkv", qkvz, (d.channels, c.hidden), qkv),
+        part_of_matrix(f"{prefix}.in_proj_z", qkvz, (d.value_heads * d.value_dim, c.hidden), z),
+        part_of_matrix(f"{prefix}.in_proj_b", ba, (d.value_heads, c.hidden), b, Kind.SENSITIVE),
+        part_of_matrix(f"{prefix}.in_proj_a", ba, (d.value_heads, c.hidden), a, Kind.SENSITIVE),
     ]
 
 

@@ -1,7 +1,7 @@
 """A packed model read back: the trunk by tensor name, the experts by layer and number.
 
-Invariant: what is read has the shape that config.json implies, or a FormatError names the file. Knows the format of
-docs/format.md, not what the tensors are for.
+Invariant: one that is open has files that agree, so what is read has the shape that config.json implies. Knows the
+format of docs/format.md, not what the tensors are for.
 """
 
 from dataclasses import dataclass
@@ -11,64 +11,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flashmoe.errors import FormatError
 from flashmoe.files.jsonfile import read_object
-from flashmoe.files.safetensors import read_header
+from flashmoe.files.safetensors import TensorInfo, read_header
 from flashmoe.hub.matrix import SourceMatrix, widen
 from flashmoe.hub.shards import RowRange, Shards
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, TrunkTensor
 from flashmoe.ops.weights import GROUP, AffineMatrix
+from flashmoe.pack.agreement import require_agreement, stored_bits, stored_tensors
 from flashmoe.pack.convert import dequantised
-from flashmoe.pack.manifest import ARRAYS, NAME, Manifest
-from flashmoe.pack.plan import MATRICES, stored_tensors
+from flashmoe.pack.manifest import ARRAYS, Manifest
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A packed model, open for reading; `close` it."""
+    """A packed model, open for reading; `close` it. stored: the trunk's tensors as they lie in its file."""
 
     manifest: Manifest
     config: dict[str, Any]
     architecture: Architecture
+    stored: dict[str, TensorInfo]
     files: Shards
 
     @classmethod
     def open(cls, directory: Path) -> "Contents":
-        """Read the manifest, config.json and the trunk's header, and check them against each other."""
+        """Read the manifest, config.json and all headers. Raises FormatError unless they agree."""
         manifest = Manifest.read(directory)
         config = read_object(directory / "config.json")
-        parsed = architecture(config)
-        if (found := len(manifest.layers)) != parsed.config.layers:
-            raise FormatError(
-                f"{directory / NAME} lists {found} layers, but config.json says {parsed.config.layers}. "
-                "They are not of the same model: pack it again."
-            )
+        described = architecture(config)
+        require_agreement(manifest, described)
         trunk = manifest.trunk.path
-        header = read_header(trunk)
-        tensors = {name: (str(trunk.relative_to(directory)), info) for name, info in header.tensors.items()}
+        stored = read_header(trunk).tensors
+        places = {name: (str(trunk.relative_to(directory)), info) for name, info in stored.items()}
         advice = f"Check it with `flashmoe verify {directory}`."
-        return cls(manifest, config, parsed, Shards(directory, {}, {}, tensors, advice))
+        return cls(manifest, config, described, stored, Shards(directory, {}, {}, places, advice))
 
     def close(self) -> None:
         self.files.close()
 
     def bits(self, tensor: TrunkTensor) -> int:
-        """2, 4 or 8, or 16 and 32 for bfloat16 and float32. Raises FormatError unless it is stored as documented."""
-        forms = (2, 4, 8, 16, 32) if tensor.kind in MATRICES else (32,)
-        for bits in forms:
-            if self._holds(tensor, bits):
-                return bits
-        raise FormatError(f"{self.manifest.trunk.path} does not hold {tensor.name} as config.json implies. Pack again.")
-
-    def _holds(self, tensor: TrunkTensor, bits: int) -> bool:
-        if bits <= 8 and tensor.shape[-1] % GROUP:
-            return False
-        stored = [self.files.tensors.get(t.name) for t in stored_tensors(tensor, bits)]
-        return all(
-            found is not None and (found[1].dtype, found[1].shape) == (t.dtype, t.shape)
-            for found, t in zip(stored, stored_tensors(tensor, bits), strict=True)
-        )
+        """2, 4 or 8, or 16 and 32 for bfloat16 and float32."""
+        return stored_bits(tensor, self.stored, self.manifest.trunk.path)
 
     def matrix(self, tensor: TrunkTensor) -> SourceMatrix:
         """A trunk matrix, to be read by rows."""
@@ -79,7 +62,6 @@ class Contents:
 
     def vector(self, tensor: TrunkTensor) -> NDArray[np.float32]:
         """A vector, norm (effective weight) or convolution."""
-        self.bits(tensor)
         rows = RowRange.of(self.files, tensor.name)
         return widen(rows.read(np.arange(rows.count))).reshape(tensor.shape)
 

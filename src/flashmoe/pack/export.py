@@ -24,11 +24,11 @@ from flashmoe.hub.links import source_file
 from flashmoe.hub.matrix import bfloat16_bits
 from flashmoe.hub.shards import INDEX
 from flashmoe.models.architecture import Kind, TrunkTensor
+from flashmoe.pack.agreement import MATRICES
 from flashmoe.pack.contents import Contents, float_rows
 from flashmoe.pack.convert import ordered_map, window
 from flashmoe.pack.newdir import new_directory
 from flashmoe.pack.packer import MAX_THREADS, usable_processors
-from flashmoe.pack.plan import MATRICES
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 SHARD_BYTES = 5 * 10**9
@@ -107,7 +107,7 @@ def _matrix(contents: Contents, tensor: TrunkTensor, dtype: str) -> _Tensor:
 
 def _joined(contents: Contents, source: str, parts: list[TrunkTensor], dtype: str) -> _Tensor:
     """The source whose rows were dealt out to several tensors."""
-    places = [part.rows for part in parts if part.rows is not None]
+    places = [part.rows() for part in parts if part.rows is not None]
     order = np.concatenate(places)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
         raise FormatError(f"{source} cannot be put together again: its parts do not make up all of its rows.")

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashmoe.files.safetensors import read_header
 from flashmoe.pack.contents import Contents
 from flashmoe.settings import format_bytes
 
@@ -75,9 +74,8 @@ def info(directory: Path, memory: int) -> Info:
     contents.close()
     manifest, config = contents.manifest, contents.architecture.config
     records = [manifest.layout(i).record_bytes for i in range(len(manifest.layers))]
-    header = read_header(manifest.trunk.path)
-    weights = sum(t.nbytes for t in header.tensors.values())
-    table = [t for name, t in header.tensors.items() if name.startswith("model.embed_tokens.")]
+    weights = sum(t.nbytes for t in contents.stored.values())
+    table = [t for name, t in contents.stored.items() if name.startswith("model.embed_tokens.")]
     # A tied table is read whole as the head; otherwise a token takes one row of it.
     unread = 0 if config.tied else sum(t.nbytes - t.nbytes // t.shape[0] for t in table)
     return Info(

@@ -40,12 +40,3 @@ def remove_state(directory: Path) -> None:
     remove_files(directory / STATE, STATE_FILES)
     remove_files(directory / STATE, _MARKS)
     remove_if_empty(directory / STATE)
-
-
-def remove_pack(directory: Path) -> None:
-    """Delete a packed model, finished or not, and leave what else is in its directory. Raises OSError."""
-    remove_files(directory, TOP_FILES)
-    remove_files(directory / EXPERTS, LAYER_FILES)
-    remove_if_empty(directory / EXPERTS)
-    remove_state(directory)
-    remove_if_empty(directory)

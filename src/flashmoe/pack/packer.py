@@ -16,22 +16,27 @@ import numpy as np
 from flashmoe.errors import FlashMoeError, FormatError
 from flashmoe.files.atomic import NewFile, atomic_file, write_atomically
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.jsonfile import parse_object
 from flashmoe.files.opening import read_bytes
-from flashmoe.files.safetensors import TENSOR_ALIGNMENT
+from flashmoe.files.safetensors import TENSOR_ALIGNMENT, read_header
 from flashmoe.hub import Checkpoint, open_checkpoint
 from flashmoe.hub.links import source_file
 from flashmoe.hub.shards import Shards
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind
 from flashmoe.ops.weights import AffineMatrix, Matrix
+from flashmoe.pack.contents import Contents
 from flashmoe.pack.convert import convert, ordered_map, record, window
 from flashmoe.pack.manifest import NAME, PARTS, LayerFile, Manifest, TrunkFile
 from flashmoe.pack.names import COPIED
 from flashmoe.pack.plan import TRUNK, LayerPlan, Plan, TrunkItem, layer_file, make_plan
 from flashmoe.pack.recipe import Recipe
+from flashmoe.pack.seal import begin, seal
 from flashmoe.pack.shardspace import check_space, kept_shards, refuse_links, removable_shards, remove_shard
 from flashmoe.pack.workspace import Finished, Workspace, open_workspace
 
+_STATE_VERSION = 2
+"""Of what `.packing` holds."""
 BLOCK_BYTES = 4 << 20
 """Source bytes of a block of rows: large enough to read well, small enough for several in memory."""
 MAX_THREADS = 16
@@ -69,6 +74,11 @@ def _open_source(source: Path, recipe: Recipe, workspace: Workspace) -> Checkpoi
         return open_checkpoint(source)
     where = str(workspace.state)
     anew = f"Give the same source and options, or remove {workspace.directory} to start anew."
+    if stored.get("version") != _STATE_VERSION:
+        raise FlashMoeError(
+            f"{workspace.directory} was begun by another version of Flash-MoE. Finish it with that one, or remove "
+            "it to start anew."
+        )
     if stored.get("options") != asked:
         raise FlashMoeError(f"{workspace.directory} was begun with other options: {stored.get('options')}. {anew}")
     if not source.is_dir() or stored.get("config") != file_checksum(source_file(source, "config.json")):
@@ -77,6 +87,27 @@ def _open_source(source: Path, recipe: Recipe, workspace: Workspace) -> Checkpoi
     if not isinstance(shards, dict):
         raise FormatError(f"{where} is damaged. Remove {workspace.directory} to start anew.")
     return open_checkpoint(source, Shards.from_json(source, shards, where))
+
+
+def _read_texts(source: Path) -> dict[str, bytes]:
+    """The files that are copied, by name. Raises FormatError for one that cannot be read or is not what its name says;
+    tokenizer.json is left to those who can load it."""
+    texts = {}
+    for name in COPIED:
+        path = source_file(source, name)
+        if not path.exists():
+            continue
+        try:
+            texts[name] = read_bytes(path)
+            if path.suffix == ".jinja":
+                texts[name].decode("utf-8")
+        except OSError as error:
+            raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{path} is not UTF-8 text (byte {error.start}). Fetch it again.") from None
+        if path.suffix == ".json" and name != "tokenizer.json":
+            parse_object(texts[name], str(path))
+    return texts
 
 
 class _Packer:
@@ -98,25 +129,27 @@ class _Packer:
         return self.workspace.directory
 
     def run(self) -> Manifest:
+        texts = _read_texts(self.checkpoint.directory)
         finished = {name: self.workspace.finished(name) for name in self.plan.sizes}
         unwritten = [name for name, record in finished.items() if record is None]
         if self.delete_source:
             refuse_links(self.checkpoint.shards)
-        copied = self._to_copy()
         check_space(self.out, self.checkpoint, self.plan, unwritten, self.delete_source)
         self._store_plan()
         self._announce(len(finished) - len(unwritten))
-        for name, data in copied.items():
+        for name, data in texts.items():
             write_atomically(self.out / name, data)
         self._advance(sum(record.bytes for record in finished.values() if record))
+        done = {name: record for name, record in finished.items() if record}
         with ThreadPoolExecutor(self.threads) as pool:
             while unwritten:
-                self._free_shards(unwritten)
+                self._free_shards(unwritten, done)
                 name = unwritten.pop(0)
-                finished[name] = self._write(name, pool)
-        self._free_shards(unwritten)
-        manifest = self._manifest({name: record for name, record in finished.items() if record}, copied)
+                done[name] = self._write(name, pool)
+        manifest = self._manifest(done, {name: checksum(data) for name, data in texts.items()})
         write_atomically(self.out / NAME, manifest.to_json())
+        Contents.open(self.out).close()  # the last shards go when the packed model has been seen to open
+        self._free_shards(unwritten, done)
         self.workspace.close()
         return manifest
 
@@ -124,6 +157,7 @@ class _Packer:
         if self.workspace.stored_plan() is None:
             self.workspace.store_plan(
                 {
+                    "version": _STATE_VERSION,
                     "options": {"bits": self.recipe.expert_bits, "trunk_bits": self.recipe.trunk_bits},
                     "config": file_checksum(self.checkpoint.directory / "config.json"),
                     "shards": self.checkpoint.shards.to_json(),
@@ -144,22 +178,15 @@ class _Packer:
                 "write text. Save it once with transformers' AutoTokenizer and copy tokenizer.json into the pack."
             )
 
-    def _to_copy(self) -> dict[str, bytes]:
-        """The files that a pack has as they are, by name: read before anything is written."""
-        found = {}
-        for name in COPIED:
-            path = source_file(self.checkpoint.directory, name)
-            if path.exists():
-                try:
-                    found[name] = read_bytes(path)
-                except OSError as error:
-                    raise FormatError(f"{path} cannot be read: {error.strerror}.") from None
-        return found
-
-    def _free_shards(self, unwritten: list[str]) -> None:
-        if self.delete_source:
-            for shard in removable_shards(self.checkpoint, self.plan, unwritten):
-                remove_shard(self.checkpoint.shards, shard)
+    def _free_shards(self, unwritten: list[str], done: dict[str, Finished]) -> None:
+        """Delete what no unwritten file needs, once the headers of all written ones have been read again."""
+        if not self.delete_source:
+            return
+        for name, written in done.items():
+            if read_header(self.out / name).xxh3 != written.header_xxh3:
+                raise FormatError(f"{self.out / name} is not as it was written. Remove it, and start again.")
+        for shard in removable_shards(self.checkpoint, self.plan, unwritten):
+            remove_shard(self.checkpoint.shards, shard)
 
     def _advance(self, count: int) -> None:
         self.written += count
@@ -167,13 +194,17 @@ class _Packer:
 
     def _write(self, name: str, pool: ThreadPoolExecutor) -> Finished:
         records: list[str] = []
+        layer = next((layer for layer in self.plan.layers if layer_file(layer.number) == name), None)
+        header = layer.header if layer else self.plan.trunk_header
         with atomic_file(self.out / name) as file:
-            if name == TRUNK:
-                self._write_trunk(file, pool)
+            begin(file, header)
+            self._advance(file.bytes)
+            if layer:
+                records = self._write_layer(file, layer, pool)
             else:
-                number = [layer_file(i) for i in range(len(self.plan.layers))].index(name)
-                records = self._write_layer(file, self.plan.layers[number], pool)
-        result = Finished(file.bytes, file.xxh3, "".join(records))
+                self._write_trunk(file, pool)
+            sealed = seal(file, header)
+        result = Finished(file.bytes, sealed.xxh3, sealed.header_xxh3, "".join(records))
         self.workspace.finish(name, result)
         return result
 
@@ -186,8 +217,6 @@ class _Packer:
         first = [self.checkpoint.expert_matrix(layer.prefix, 0, part) for part in PARTS]
         ahead = window(sum(m.shape[0] * m.row_bytes for m in first) + layer.layout.record_bytes, self.threads)
         checksums = []
-        file.write(layer.header)
-        self._advance(file.bytes)
         for data, digest in ordered_map(pool, make, range(layer.experts), ahead):
             file.write(data)
             checksums.append(digest)
@@ -195,8 +224,6 @@ class _Packer:
         return checksums
 
     def _write_trunk(self, file: NewFile, pool: ThreadPoolExecutor) -> None:
-        file.write(self.plan.trunk_header)
-        self._advance(file.bytes)
         for item in self.plan.trunk:
             before = file.bytes
             if item.source is None:
@@ -248,19 +275,21 @@ class _Packer:
             self._write_array(file, scales)
             self._write_array(file, biases)
 
-    def _manifest(self, finished: dict[str, Finished], copied: dict[str, bytes]) -> Manifest:
+    def _manifest(self, finished: dict[str, Finished], files: dict[str, str]) -> Manifest:
         layouts = self.plan.layouts
         layers = tuple(
             LayerFile(
-                path=self.out / (name := layer_file(i)),
+                path=self.out / (name := layer_file(layer.number)),
                 experts=layer.experts,
                 layout=layouts.index(layer.layout),
                 data_offset=len(layer.header),
                 xxh3=finished[name].xxh3,
                 records_xxh3=finished[name].records_xxh3,
+                header_xxh3=finished[name].header_xxh3,
             )
-            for i, layer in enumerate(self.plan.layers)
+            for layer in self.plan.layers
         )
+        trunk = finished[TRUNK]
         return Manifest(
             directory=self.out,
             model_type=self.architecture.config.model_type,
@@ -268,8 +297,8 @@ class _Packer:
             quantisation=self.plan.quantisation(),
             layouts=tuple(layouts),
             layers=layers,
-            trunk=TrunkFile(self.out / TRUNK, finished[TRUNK].bytes, finished[TRUNK].xxh3),
-            files={name: checksum(data) for name, data in copied.items()},
+            trunk=TrunkFile(self.out / TRUNK, trunk.bytes, trunk.xxh3, trunk.header_xxh3),
+            files=files,
         )
 
 

@@ -6,21 +6,23 @@ the model, in its shape. Knows models only through their Architecture.
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.errors import FormatError
-from flashmoe.files.safetensors import NewTensor, make_header, padded
+from flashmoe.files.safetensors import NewTensor, padded
 from flashmoe.hub import Checkpoint
 from flashmoe.hub.matrix import SourceMatrix
-from flashmoe.models.architecture import Architecture, Kind, TrunkTensor
+from flashmoe.models.architecture import Architecture, TrunkTensor
 from flashmoe.ops.weights import GROUP, RecordLayout
+from flashmoe.pack.agreement import MATRICES, TRUNK_PART, layer_part, stored_tensors
 from flashmoe.pack.manifest import PARTS, make_layout
 from flashmoe.pack.recipe import Recipe
+from flashmoe.pack.seal import blank_header
 
-MATRICES = (Kind.MATRIX, Kind.EMBEDDING, Kind.SENSITIVE)
 TRUNK = "trunk.safetensors"
 
 
@@ -40,31 +42,23 @@ class TrunkItem:
     @property
     def rows(self) -> NDArray[np.int64]:
         """Rows of the source that make the tensor, in order."""
-        return np.arange(self.tensor.shape[0]) if self.tensor.rows is None else self.tensor.rows
+        return np.arange(self.tensor.shape[0]) if self.tensor.rows is None else self.tensor.rows()
 
     def outputs(self) -> list[NewTensor]:
         """What is written for it, in order."""
         return stored_tensors(self.tensor, self.bits)
 
 
-def stored_tensors(tensor: TrunkTensor, bits: int) -> list[NewTensor]:
-    """The tensors that hold a trunk tensor in the packed model (docs/format.md)."""
-    if tensor.kind not in MATRICES:
-        return [NewTensor(tensor.name, "F32", tensor.shape)]
-    rows, columns = tensor.shape
-    if bits > 8:
-        return [NewTensor(f"{tensor.name}.weight", "BF16" if bits == 16 else "F32", (rows, columns))]
-    return [
-        NewTensor(f"{tensor.name}.weight", "U32", (rows, columns * bits // 32)),
-        NewTensor(f"{tensor.name}.scales", "BF16", (rows, columns // GROUP)),
-        NewTensor(f"{tensor.name}.biases", "BF16", (rows, columns // GROUP)),
-    ]
+def layer_header(layer: int, experts: int, layout: RecordLayout) -> bytes:
+    """The header of a layer's file, with the digest of its records still to come."""
+    return blank_header([NewTensor("experts", "U8", (experts, layout.record_bytes))], layer_part(layer))
 
 
 @dataclass(frozen=True)
 class LayerPlan:
     """The experts of one layer: `bits` of gate, up and down."""
 
+    number: int
     prefix: str
     experts: int
     bits: dict[str, int]
@@ -72,7 +66,7 @@ class LayerPlan:
 
     @property
     def header(self) -> bytes:
-        return make_header([NewTensor("experts", "U8", (self.experts, self.layout.record_bytes))])
+        return layer_header(self.number, self.experts, self.layout)
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ class Plan:
 
     @cached_property
     def trunk_header(self) -> bytes:
-        return make_header(self._trunk_tensors)
+        return blank_header(self._trunk_tensors, TRUNK_PART)
 
     @cached_property
     def _trunk_tensors(self) -> list[NewTensor]:
@@ -119,7 +113,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     needs = {TRUNK: frozenset(s for t in architecture.trunk for s in _shards(checkpoint, t))}
     layers = []
     for i, prefix in enumerate(architecture.expert_prefixes):
-        layers.append(_layer(checkpoint, architecture, prefix, recipe))
+        layers.append(_layer(checkpoint, architecture, i, prefix, recipe))
         needs[layer_file(i)] = frozenset(
             shard
             for expert in range(layers[-1].experts)
@@ -138,17 +132,18 @@ def _shards(checkpoint: Checkpoint, tensor: TrunkTensor) -> frozenset[str]:
 
 def _trunk_item(checkpoint: Checkpoint, tensor: TrunkTensor, recipe: Recipe, quantised: bool) -> TrunkItem:
     if tensor.kind not in MATRICES:
-        if checkpoint.vector_size(tensor.source) != np.prod(tensor.shape):
+        if checkpoint.vector_size(tensor.source) != prod(tensor.shape):
             raise _wrong_shape(checkpoint, tensor.source, tensor.shape)
         return TrunkItem(tensor, None, 32)
     source = checkpoint.matrix(tensor.source)
-    fits = source.shape == tensor.shape if tensor.rows is None else int(tensor.rows.max()) < source.shape[0]
-    if not fits or source.shape[1] != tensor.shape[1]:
+    (rows, columns), (source_rows, source_columns) = tensor.shape, source.shape
+    fits = rows == source_rows if tensor.rows is None else rows <= source_rows and tensor.rows().max() < source_rows
+    if not fits or columns != source_columns:
         raise _wrong_shape(checkpoint, tensor.source, tensor.shape)
     return TrunkItem(tensor, source, recipe.for_trunk(tensor.kind, source, quantised))
 
 
-def _layer(checkpoint: Checkpoint, architecture: Architecture, prefix: str, recipe: Recipe) -> LayerPlan:
+def _layer(checkpoint: Checkpoint, architecture: Architecture, number: int, prefix: str, recipe: Recipe) -> LayerPlan:
     config = architecture.config
     if (found := checkpoint.experts(prefix)) != config.experts:
         raise FormatError(
@@ -163,7 +158,7 @@ def _layer(checkpoint: Checkpoint, architecture: Architecture, prefix: str, reci
             if source.shape != shape:
                 raise _wrong_shape(checkpoint, source.name, shape)
             bits.setdefault(part, recipe.for_expert(source))
-    return LayerPlan(prefix, config.experts, bits, make_layout((p, *shapes[p], bits[p]) for p in PARTS))
+    return LayerPlan(number, prefix, config.experts, bits, make_layout((p, *shapes[p], bits[p]) for p in PARTS))
 
 
 def _wrong_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> FormatError:

@@ -16,16 +16,18 @@ import xxhash
 from flashmoe import _native
 from flashmoe.files.atomic import NewFile, atomic_file, write_atomically
 from flashmoe.files.checksum import checksum
-from flashmoe.files.safetensors import TENSOR_ALIGNMENT, NewTensor, make_header, padded
+from flashmoe.files.safetensors import TENSOR_ALIGNMENT, padded
 from flashmoe.hub.matrix import bfloat16_bits
 from flashmoe.models import architecture
 from flashmoe.models.architecture import Architecture, Kind, TrunkTensor
 from flashmoe.ops.weights import GROUP, RecordLayout
+from flashmoe.pack.agreement import MATRICES, TRUNK_PART, stored_tensors
 from flashmoe.pack.manifest import NAME, PARTS, LayerFile, Manifest, TrunkFile, make_layout
 from flashmoe.pack.newdir import new_directory
-from flashmoe.pack.plan import MATRICES, TRUNK, layer_file, stored_tensors
+from flashmoe.pack.plan import TRUNK, layer_file, layer_header
 from flashmoe.pack.randompool import RandomPool
 from flashmoe.pack.recipe import SENSITIVE_BITS
+from flashmoe.pack.seal import begin, blank_header, seal
 from flashmoe.pack.shapes import shaped_config
 from flashmoe.pack.skew import skewed_norms
 from flashmoe.pack.toytext import text_files
@@ -95,10 +97,10 @@ class _Writer:
         self.routers = {prefix.removesuffix("experts") + "gate" for prefix in parsed.expert_prefixes}
         self.trunk_tensors = padded(t for tensor in parsed.trunk for t in stored_tensors(tensor, self.bits(tensor)))
         c = parsed.config
-        self.layer_header = make_header([NewTensor("experts", "U8", (c.experts, layout.record_bytes))])
-        layer_bytes = len(self.layer_header) + c.experts * layout.record_bytes
-        trunk_bytes = len(make_header(self.trunk_tensors)) + sum(t.nbytes for t in self.trunk_tensors)
-        self.total = trunk_bytes + c.layers * layer_bytes
+        self.trunk_header = blank_header(self.trunk_tensors, TRUNK_PART)
+        self.layer_headers = [layer_header(i, c.experts, layout) for i in range(c.layers)]
+        headers = len(self.trunk_header) + sum(map(len, self.layer_headers))
+        self.total = headers + sum(t.nbytes for t in self.trunk_tensors) + c.layers * c.experts * layout.record_bytes
         self.done = 0
 
     def bits(self, tensor: TrunkTensor) -> int:
@@ -112,10 +114,11 @@ class _Writer:
     def write(self, files: dict[str, str]) -> Manifest:
         c = self.architecture.config
         with atomic_file(self.out / TRUNK) as trunk:
-            self._write(trunk, make_header(self.trunk_tensors))
+            self._begin(trunk, self.trunk_header)
             for tensor in self.architecture.trunk:
                 for piece in self._tensor(tensor):
                     self._write(trunk, piece)
+            trunk_seal = seal(trunk, self.trunk_header)
         layers = tuple(self._layer(i) for i in range(c.layers))
         kinds = {
             kind.value: sorted({self.bits(t) for t in self.architecture.trunk if t.kind is kind}) for kind in MATRICES
@@ -127,29 +130,36 @@ class _Writer:
             quantisation={"group_size": GROUP, "experts": [self.choices.expert_bits], **kinds},
             layouts=(self.layout,),
             layers=layers,
-            trunk=TrunkFile(self.out / TRUNK, trunk.bytes, trunk.xxh3),
+            trunk=TrunkFile(self.out / TRUNK, trunk.bytes, trunk_seal.xxh3, trunk_seal.header_xxh3),
             files=files,
         )
 
+    def _begin(self, file: NewFile, header: bytes) -> None:
+        begin(file, header)
+        self._advance(len(header))
+
     def _write(self, file: NewFile, data: Any) -> None:
         file.write(data)
-        self.done += len(memoryview(data).cast("B"))
+        self._advance(len(memoryview(data).cast("B")))
+
+    def _advance(self, count: int) -> None:
+        self.done += count
         self.progress(self.done, self.total)
 
     def _layer(self, layer: int) -> LayerFile:
         path, experts = self.out / layer_file(layer), self.architecture.config.experts
-        checksums = []
+        header, checksums = self.layer_headers[layer], []
         with atomic_file(path) as file:
-            self._write(file, self.layer_header)
+            self._begin(file, header)
             for _ in range(experts):
                 state = xxhash.xxh3_64()
                 for piece in self._record():
                     state.update(piece)
                     file.write(piece)
                 checksums.append(state.hexdigest())
-                self.done += self.layout.record_bytes
-                self.progress(self.done, self.total)
-        return LayerFile(path, experts, 0, len(self.layer_header), file.xxh3, "".join(checksums))
+                self._advance(self.layout.record_bytes)
+            sealed = seal(file, header)
+        return LayerFile(path, experts, 0, len(header), sealed.xxh3, "".join(checksums), sealed.header_xxh3)
 
     def _record(self) -> Iterator[Any]:
         position = 0

@@ -5,30 +5,26 @@ Knows the format of docs/format.md, not what computes with it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
 from flashmoe.errors import FlashMoeError
 from flashmoe.files.checksum import checksum, file_checksum
+from flashmoe.files.jsonfile import read_object
 from flashmoe.files.opening import opened
-from flashmoe.files.safetensors import TensorInfo, read_header
-from flashmoe.pack.contents import Contents
-from flashmoe.pack.manifest import LayerFile, Manifest
+from flashmoe.models import architecture
+from flashmoe.pack.agreement import (
+    Problem,
+    config_problems,
+    layer_problems,
+    tensor_problems,
+    text_problems,
+    trunk_problems,
+)
+from flashmoe.pack.manifest import NAME, LayerFile, Manifest
 
 Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a file, as a sentence."""
-
-    path: Path
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence if self.sentence.startswith(str(self.path)) else f"{self.path}: {self.sentence}"
 
 
 def verify(
@@ -44,57 +40,44 @@ def verify(
         done = min(done + count, total)
         progress(done, total)
 
-    problems: list[Problem] = []
-    for name, expected in manifest.files.items():
-        problems += _whole(directory / name, expected, lambda _count: None)
-    problems += _structure(directory)
-    problems += _whole(manifest.trunk.path, manifest.trunk.xxh3, advance)
-    for number, entry in enumerate(manifest.layers):
-        problems += _layer(manifest, number, entry, advance)
+    problems = [*text_problems(manifest), *_of_one_model(manifest), *_trunk(manifest, advance)]
+    for number in range(len(manifest.layers)):
+        problems += _layer(manifest, number, advance)
     return manifest, problems
 
 
-def _whole(path: Path, expected: str, advance: Advance) -> Iterator[Problem]:
+def _of_one_model(manifest: Manifest) -> Iterator[Problem]:
+    """Do manifest, trunk and config.json describe one model?"""
+    path = manifest.directory / "config.json"
     try:
-        if file_checksum(path, advance) != expected:
-            yield Problem(path, "the checksum of the file differs from the manifest's.")
+        described = architecture(read_object(path))
     except FlashMoeError as error:
         yield Problem(path, str(error))
-
-
-def _structure(directory: Path) -> Iterator[Problem]:
-    """Do trunk, manifest and config.json fit together?"""
-    try:
-        contents = Contents.open(directory)
-    except FlashMoeError as error:
-        yield Problem(directory, str(error))
         return
-    try:
-        for tensor in contents.architecture.trunk:
-            contents.bits(tensor)
-        for number, entry in enumerate(contents.manifest.layers):
-            if entry.experts != contents.architecture.config.experts:
-                yield Problem(entry.path, f"layer {number} has {entry.experts} experts, unlike config.json.")
-    except FlashMoeError as error:
-        yield Problem(contents.manifest.trunk.path, str(error))
-    finally:
-        contents.close()
+    yield from config_problems(manifest, described)
+    yield from tensor_problems(manifest, described)
 
 
-def _layer(manifest: Manifest, number: int, entry: LayerFile, advance: Advance) -> Iterator[Problem]:
-    record_bytes = manifest.layout(number).record_bytes
+def _trunk(manifest: Manifest, advance: Advance) -> Iterator[Problem]:
+    trunk = manifest.trunk
+    problems = list(trunk_problems(manifest))
     try:
-        header = read_header(entry.path)
-        end = entry.data_offset + entry.experts * record_bytes
-        expected = {"experts": TensorInfo("U8", (entry.experts, record_bytes), entry.data_offset, end)}
-        if header.tensors != expected:
-            yield Problem(entry.path, f"its header does not describe {entry.experts} records of {record_bytes} bytes.")
-            return
-        yield from _records(manifest, number, entry, advance)
+        if not problems and file_checksum(trunk.path, advance) != trunk.xxh3:
+            problems.append(Problem(trunk.path, f"the checksum of the file differs from that in {NAME}."))
     except FlashMoeError as error:
-        yield Problem(entry.path, str(error))
+        problems.append(Problem(trunk.path, str(error)))
+    yield from problems
+
+
+def _layer(manifest: Manifest, number: int, advance: Advance) -> Iterator[Problem]:
+    path = manifest.layers[number].path
+    problems = list(layer_problems(manifest, number))
+    try:
+        if not problems:
+            problems += _records(manifest, number, manifest.layers[number], advance)
     except OSError as error:
-        yield Problem(entry.path, f"it cannot be read: {error.strerror}.")
+        problems.append(Problem(path, f"it cannot be read: {error.strerror}."))
+    yield from problems
 
 
 def _records(manifest: Manifest, number: int, entry: LayerFile, advance: Advance) -> Iterator[Problem]:

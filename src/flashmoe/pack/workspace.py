@@ -43,6 +43,7 @@ class Finished:
 
     bytes: int
     xxh3: str
+    header_xxh3: str
     records_xxh3: str = ""
 
 
@@ -67,7 +68,7 @@ class Workspace:
         if not path.exists() or not file.exists():
             return None
         fields = Fields(read_object(path), str(path))
-        found = Finished(fields.integer("bytes"), fields.text("xxh3"), fields.text("records_xxh3"))
+        found = Finished(fields.integer("bytes"), *map(fields.text, ("xxh3", "header_xxh3", "records_xxh3")))
         return found if file.stat().st_size == found.bytes else None
 
     def finish(self, name: str, record: Finished) -> None:
