@@ -120,7 +120,7 @@ def _last(output: str) -> list[str]:
 
 def isolate() -> None:
     """Start anew where there is no network but loopback."""
-    inner = f"ip link set lo up && exec {sys.executable} {Path(__file__).parent} {_ISOLATED} \"$@\""
+    inner = f'ip link set lo up && exec {sys.executable} {Path(__file__).parent} {_ISOLATED} "$@"'
     command = ["unshare", "--net", *(["--map-root-user"] if os.geteuid() else []), "sh", "-c", inner, "sh"]
     os.execvp("unshare", [*command, *sys.argv[1:]])
 
