@@ -15,7 +15,7 @@ hypothesis.settings.register_profile("everywhere", deadline=None)
 hypothesis.settings.load_profile("everywhere")
 
 OPTIONAL = {
-    *("jsonschema_rs", "langchain_core", "langchain_openai", "lm_eval", "matplotlib", "mlx", "playwright"),
+    *("langchain_core", "langchain_openai", "lm_eval", "matplotlib", "mlx", "playwright"),
     *("schemathesis", "smolagents", "torch", "transformers"),
 }
 """Packages of the extra `test` that the extra `quick` has not; what needs them is skipped where they are missing."""

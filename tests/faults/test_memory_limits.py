@@ -190,6 +190,8 @@ FAULTING = """
 import mmap, sys
 from flashmoe.streaming.pressure import CliffWatch, strain
 
+pytestmark = pytest.mark.slow
+
 print("ready", flush=True)
 sys.stdin.readline()
 with open(sys.argv[1], "rb") as file:

@@ -18,6 +18,8 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.pack.packer import pack
 from flashmoe.pack.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 CONFIG = sized("qwen3_next", num_hidden_layers=3)
 COMMAND = [sys.executable, str(Path(__file__).with_name("kill_pack.py"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(flashmoe.__file__).parents[1])}

@@ -6,6 +6,8 @@ import pytest
 
 import flashmoe
 from flashmoe.engine.sampling import log_probabilities
+from flashmoe.server import completions
+from server.waiting import idle, until
 
 TEXT = "The ship that sails is old."
 
@@ -138,6 +140,16 @@ def test_what_cannot_be_is_refused_by_name(complete, field, options):
     with pytest.raises(openai.BadRequestError) as error:
         complete(**options)
     assert error.value.param == field
+
+
+def test_more_scores_than_can_be_held_are_refused_and_nothing_goes_on(complete, speaking, monkeypatch):
+    monkeypatch.setattr(completions, "MOST_SCORES", 100)
+    assert complete([TEXT] * 2, echo=True, logprobs=1).choices
+    with pytest.raises(openai.BadRequestError, match="more than 100 probabilities") as error:
+        complete([TEXT] * 8, echo=True, logprobs=3)
+    assert error.value.param == "logprobs"
+    assert complete([TEXT] * 8, logprobs=3).choices  # not of prompts
+    until(lambda: idle(speaking))
 
 
 @pytest.mark.parametrize("prompt", [[], "", [[]], [""], ["x", ""]])

@@ -21,8 +21,8 @@ from flashmoe.server import connections, limits
 from flashmoe.server.connections import Acceptor, Room
 from flashmoe.server.run import bind
 from processes import HANG
-from server.test_hostile import CHAT, PATHS, until
 from server.test_limits import ENDLESS, STREAM, address, send
+from server.waiting import CHAT, PATHS, until
 
 HALF_A_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 

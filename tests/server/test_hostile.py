@@ -6,7 +6,6 @@ import itertools
 import json
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,21 +23,7 @@ from flashmoe.server.guard import loopback_names
 from flashmoe.server.page import PAGE_PATHS
 from flashmoe.server.run import bind, check_exposure, is_loopback
 from processes import HANG
-
-CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
-
-
-def until(condition, seconds=HANG):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def idle(server):
-    load = server.service.scheduler.stats
-    return load.running == load.waiting == 0
+from server.waiting import CHAT, PATHS, idle, until
 
 
 def schema(speaking):

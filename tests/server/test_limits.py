@@ -14,7 +14,7 @@ import pytest
 from flashmoe.errors import FlashMoeError
 from flashmoe.server import limits, run
 from flashmoe.server.run import bind
-from server.test_hostile import CHAT, PATHS, idle, until
+from server.waiting import CHAT, PATHS, idle, until
 
 ENDLESS = "x " * 3000
 STREAM = {**CHAT, "max_tokens": 3000, "stream": True}

@@ -17,7 +17,10 @@ from flashmoe.text_engine import load
 from server.conftest import running
 from server.test_recipes import recipe
 
-pytestmark = pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm_eval is not installed")  # slow to import
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm_eval is not installed"),
+]
 CONTEXT, CONTINUATION, CASES = 20, 12, 3
 """Words, words and cases."""
 TASK = """

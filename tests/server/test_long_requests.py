@@ -17,9 +17,10 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.server import app, limits
 from processes import HANG
 from server.test_connections import HALF_A_HEAD
-from server.test_hostile import CHAT, JSON, PATHS
+from server.test_hostile import JSON
 from server.test_limits import STREAM
 from server.test_serve import serving
+from server.waiting import CHAT, PATHS
 
 STOPS = ["\n" * 100_000 + str(i) for i in range(16)]
 NEWLINES = "\n" * 50

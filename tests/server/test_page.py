@@ -14,6 +14,8 @@ from processes import HANG
 from server.browsing import answered, ask, needs_chromium
 from server.conftest import Running, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Running]:

@@ -11,6 +11,8 @@ from flashmoe.errors import FlashMoeError
 from server.browsing import answered, ask, needs_chromium
 from server.conftest import Running
 
+pytestmark = pytest.mark.slow
+
 BELOW = "((log) => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
 WIDE = "| " + " | ".join(f"column {i}" for i in range(12)) + " |\n|" + "---|" * 12 + "\n| " + "value | " * 12
 EVERYTHING = f"""# Title

@@ -13,8 +13,8 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.server import chat_answer, completions, messages_answer, responses_answer
 from flashmoe.server.sse import EventStream, comment
 from server.test_anthropic import TOOL
-from server.test_hostile import idle, until
 from server.test_openai import CALL, SECOND, THINKING, WEATHER
+from server.waiting import idle, until
 
 QUESTION = [{"role": "user", "content": "Rain?"}]
 JSON_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Lyon \\"x\\"", "days": 3}}\n</tool_call>'

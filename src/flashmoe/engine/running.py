@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flashmoe.engine.batch import Tokens
 from flashmoe.engine.engine import Logits
 from flashmoe.engine.request import End, Event, Listener, Logprob, Request, Scored, Token
-from flashmoe.engine.sampling import Sampler, log_probabilities
+from flashmoe.engine.sampling import Sampler, largest, log_probabilities
 from flashmoe.engine.state import SequenceState
 
 
@@ -101,7 +101,5 @@ def _report(token: int, logits: Logits, top: int | None) -> Token:
 
 def _likeliest(values: NDArray[np.float64], count: int) -> list[int]:
     """Indices of the largest values, falling; of equal ones the lower first."""
-    if count == 0:
-        return []
-    found = np.argpartition(-values, min(count, len(values)) - 1)[:count]
-    return sorted(found.tolist(), key=lambda i: (-values[i], i))
+    found = largest(values, count).tolist() if count else []
+    return sorted(found, key=lambda i: (-values[i], i))[:count]

@@ -26,6 +26,8 @@ from flashmoe.server.sse import data
 
 Json = dict[str, Any]
 Prompt = str | list[int]
+MOST_SCORES = 1_000_000
+"""Probabilities of prompts' tokens that one request may ask for: each takes some 100 bytes until the answer is sent."""
 
 
 def asks_of(r: CompletionRequest) -> list[Ask]:
@@ -73,11 +75,21 @@ def _most(r: CompletionRequest) -> int | None:
 
 
 async def begin(service: Service, r: CompletionRequest, asks: Sequence[Ask]) -> "Completion":
-    """Queue all that is asked. Raises what Service.answer does."""
+    """Queue all that is asked. Raises what Service.answer does, and ApiError for more scores than can be held."""
     answers: list[Answer] = []
+    scores = 0
     try:
         for ask in asks:
             answers.append(await service.answer(ask))
+            if ask.score_prompt:
+                scores += answers[-1].prompt_tokens * ask.choices * (1 + (ask.top_logprobs or 0))
+            if scores > MOST_SCORES:
+                raise ApiError(
+                    400,
+                    f"echo and logprobs ask for more than {MOST_SCORES} probabilities of the prompts' tokens; give "
+                    "a smaller logprobs, or fewer prompts at a time.",
+                    "logprobs",
+                )
     except BaseException:
         for answer in answers:
             answer.cancel()
