@@ -305,6 +305,16 @@ def test_drift_of_json_is_forgiven(text):
         assert turn(parse(["<tool_call>", *pieces])) == Turn("", "", (LYON,))
 
 
+def test_a_value_in_a_string_of_json_is_read_where_no_string_is_allowed():
+    values = '"days": "5", "tags": "[\\"a\\"]", "place": {"x": "1"}, "city": "7", "celsius": "hot"'
+    whole = '{"arguments": {%s}, "name": "weather"}'
+    for form in ('{"name": "weather", "arguments": {%s}}', whole):
+        text = f"<tool_call>{form % values}</tool_call>"
+        for pieces in ([text], list(text)):
+            (made,) = calls_of(parse(pieces))
+            assert made.arguments == {"days": 5, "tags": ["a"], "place": {"x": "1"}, "city": "7", "celsius": "hot"}
+
+
 def test_a_line_break_within_a_string_of_json_is_one():
     text = '<tool_call>{"name": "weather", "arguments": {"city": "two\nlines"}}</tool_call>'
     assert calls_of(parse(list(text)))[0].arguments == {"city": "two\nlines"}

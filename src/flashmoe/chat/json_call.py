@@ -3,18 +3,19 @@
 It is certain to be a call as soon as its name is one of the tools' and its arguments begin; from there on its strings
 go out while they are written and other values when they end. What is written otherwise (another order of keys, another
 name, arguments as a string) is read when it is whole, and is no call if it is no such object. Forgiven are `parameters`
-for `arguments`, line breaks within strings, commas too many or too few, missing or superfluous braces at the end.
-Knows text, not turns.
+for `arguments`, line breaks within strings, commas too many or too few, missing or superfluous braces at the end, and
+a value within a string where the tool's schema allows no string.
+Knows text and schemas, not turns.
 """
 
 import json
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashmoe.chat.arguments import forgiving_json
+from flashmoe.chat.arguments import Signatures, argument_types, forgiving_json, forgiving_value
 from flashmoe.chat.call_writer import CallEvent, CallWriter
-from flashmoe.chat.schema import Json
+from flashmoe.chat.schema import Json, Schema
 
 _CLOSE = "</tool_call>"
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\\n]{1,200})"\s*,\s*"(?:arguments|parameters)"\s*:\s*\{')
@@ -33,17 +34,18 @@ _AFTER = re.compile(r"[\s}]*")
 
 
 class JsonCall:
-    """Fed from its `{` on. opening: what was written before that. tools: names of them.
+    """Fed from its `{` on. opening: what was written before that.
 
     ended: nothing more belongs to the call; rest: what was fed after its end. refused: it was no call, which only the
     end of the turn shows; all of it is `rest`.
     """
 
-    def __init__(self, opening: str, tools: Container[str]) -> None:
+    def __init__(self, opening: str, tools: Signatures) -> None:
         self._tools = tools
         self._opening, self._written = opening, list[str]()
         self._text = ""  # what is not settled yet
         self._writer: CallWriter | None = None
+        self._schema: Schema | None = None  # of the arguments
         self._parameter: str | None = None  # whose value is being read
         self._in_string = self._is_whole = False
         self._looked = 0  # up to here no tag ends it
@@ -78,7 +80,7 @@ class JsonCall:
     def _begin(self, final: bool) -> list[CallEvent] | None:
         head = _HEAD.match(self._text)
         if head and head[1] in self._tools:
-            self._writer = CallWriter(head[1])
+            self._writer, self._schema = CallWriter(head[1]), self._tools.arguments(head[1])
             self._text = self._text[head.end() :]
             return self._writer.begin()
         while (end := self._text.find(_CLOSE, self._looked)) >= 0:
@@ -90,11 +92,15 @@ class JsonCall:
         return self._begin_whole(*found, len(self._text)) if found else None
 
     def _begin_whole(self, name: str, arguments: Mapping[str, Json], end: int) -> list[CallEvent]:
-        self._writer, self._text = CallWriter(name), self._text[end:]
+        self._writer, self._schema = CallWriter(name), self._tools.arguments(name)
+        self._text = self._text[end:]
         events = self._writer.begin()
         for parameter, value in arguments.items():
-            events += self._writer.value(parameter, value)
+            events += self._writer.value(parameter, _typed(value, self._schemas(parameter)))
         return events + self._whole()
+
+    def _schemas(self, parameter: str) -> Sequence[Schema | None]:
+        return self._schema.members(parameter) if self._schema else ()
 
     def _whole(self) -> list[CallEvent]:
         assert self._writer is not None
@@ -123,7 +129,8 @@ class JsonCall:
             except ValueError:
                 return self._break()
             self._text = self._text[key.end() :]
-            self._in_string, self._end = self._text.startswith('"'), _ValueEnd()
+            may_be_text = "string" in argument_types(self._schemas(self._parameter))
+            self._in_string, self._end = self._text.startswith('"') and may_be_text, _ValueEnd()
             if not self._in_string:
                 return []
             self._text = self._text[1:]
@@ -152,11 +159,15 @@ class JsonCall:
         end = self._end.find(self._text)
         if end is None:
             return None
-        value = forgiving_json(self._text[:end], default=_NO_JSON)
+        written = self._text[:end]
+        try:
+            value = _string(written[1:-1]) if written.startswith('"') else forgiving_json(written, default=_NO_JSON)
+        except ValueError:
+            value = _NO_JSON
         if value is _NO_JSON:
             return self._break()
         parameter, self._parameter, self._text = self._parameter, None, self._text[end:]
-        return self._writer.value(parameter, value)
+        return self._writer.value(parameter, _typed(value, self._schemas(parameter)))
 
     def _close(self, final: bool) -> list[CallEvent] | None:
         """The arguments are whole: what is left are closing marks, or keys that say nothing here."""
@@ -182,7 +193,7 @@ class _ValueEnd:
 
     def find(self, text: str) -> int | None:
         """None if it does not end here. What cannot be JSON ends where that shows."""
-        if text[:1] not in ("{", "["):
+        if text[:1] not in ("{", "[", '"'):
             end = _SCALAR_END.search(text, self._place)
             self._place = len(text)
             return end.start() if end else None
@@ -192,14 +203,14 @@ class _ValueEnd:
                 if text[self._place :] in ("", "\\"):
                     return None
                 self._in_string, self._place = False, self._place + 1
-                continue
-            mark = _MARKS.search(text, self._place)
-            self._place = mark.end() if mark else len(text)
-            if mark is None or mark[0] == "<":
-                return mark.start() if mark else None
-            self._in_string = mark[0] == '"'
-            self._depth += (mark[0] in "{[") - (mark[0] in "}]")
-            if self._depth == 0:
+            else:
+                mark = _MARKS.search(text, self._place)
+                self._place = mark.end() if mark else len(text)
+                if mark is None or mark[0] == "<":
+                    return mark.start() if mark else None
+                self._in_string = mark[0] == '"'
+                self._depth += (mark[0] in "{[") - (mark[0] in "}]")
+            if self._depth == 0 and not self._in_string:
                 return self._place
         return None
 
@@ -207,6 +218,13 @@ class _ValueEnd:
 def _string(characters: str) -> str:
     """What the inside of a JSON string says. Half a pair of surrogates is a replacement character."""
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.loads(f'"{characters}"', strict=False))
+
+
+def _typed(value: Json, schemas: Sequence[Schema | None]) -> Json:
+    """A string where none is allowed is read as what it holds."""
+    if isinstance(value, str) and "string" not in argument_types(schemas):
+        return forgiving_value(value, schemas)
+    return value
 
 
 def _from_json(text: str) -> tuple[str, dict[str, Any]] | None:

@@ -194,7 +194,7 @@ def followed_by(text: str, place: int, tags: tuple[str, ...]) -> bool | None:
 def surely_text(beginning: str, schemas: Sequence[Schema | None]) -> bool:
     """Whether forgiving_value gives back every text that begins like this as it is."""
     types = argument_types(schemas)
-    if types == {"string"}:
+    if types <= {"string"}:
         return True
     body = beginning.lstrip()
     if "string" not in types or not body:
