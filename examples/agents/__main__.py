@@ -2,10 +2,11 @@
 
     python examples/agents --npm DIR [--client claude ...] [--keep DIR]
 
-DIR is where `npm install @anthropic-ai/claude-code @openai/codex opencode-ai @qwen-code/qwen-code` was run. The network is
-off but for loopback: the program starts itself anew in a network namespace of its own. The demo model is too small to
-want an agent's task, so its answers are prepared (replay.py); everything else is what `flashmoe serve` does. Printed is
-what each client sent that the server took as a hint or left out, and whether the file is mended.
+DIR is where `npm install @anthropic-ai/claude-code @openai/codex opencode-ai @qwen-code/qwen-code` was run. The network
+is off but for loopback: the program starts itself anew in a network namespace of its own. The demo model is too small
+to want an agent's task, so its answers are prepared (replay.py); everything else is what `flashmoe serve` does. Printed
+is what each client sent that the server took as a hint or left out, what the client said last, and whether the file is
+mended. Needs the safetensors package, and unshare and ip of the system.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import click
 from clients import CLIENTS, MODEL, RIGHT, WRONG, Client, surroundings
-from replay import CONTEXT, ReplayingScheduler, long_demo
+from replay import CONTEXT, ReplayingScheduler, small_model
 
 import flashmoe
-from flashmoe.chat.template import ChatTemplate
 from flashmoe.server.app import make_app
 from flashmoe.server.run import HttpServer, bind
 from flashmoe.server.service import Service
@@ -115,7 +116,8 @@ def attempt(client: Client, binary: Path, model: Path, place: Path) -> bool:
 
 
 def _last(output: str) -> list[str]:
-    return [line for line in output.splitlines() if line.strip()][-12:]
+    lines = click.unstyle(output).splitlines()
+    return [line for line in lines if line.strip()][-12:]
 
 
 def isolate() -> None:
@@ -136,8 +138,7 @@ def main() -> int:
         isolate()
     passed = []
     with tempfile.TemporaryDirectory() as scratch:
-        model = long_demo(Path(scratch))
-        ChatTemplate.from_dir(model)
+        model = small_model(Path(scratch))
         for client in CLIENTS:
             binary = options.npm.absolute() / "node_modules" / ".bin" / client.program
             if options.client and client.program not in options.client:

@@ -29,10 +29,13 @@ class Client:
         raise NotImplementedError
 
     def steps(self, project: Path) -> list[Step]:
+        """The calls, for a file calc.py in this directory."""
         raise NotImplementedError
 
 
 class ClaudeCode(Client):
+    """Anthropic's, over /v1/messages."""
+
     def arguments(self) -> list[str]:
         return ["-p", TASK, "--model", MODEL, "--allowedTools", "Read,Edit,Bash"]
 
@@ -54,6 +57,8 @@ class ClaudeCode(Client):
 
 
 class Codex(Client):
+    """OpenAI's, over /v1/responses."""
+
     def arguments(self) -> list[str]:
         return ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", TASK]
 
@@ -73,6 +78,8 @@ class Codex(Client):
 
 
 class OpenCode(Client):
+    """Over /v1/chat/completions."""
+
     def arguments(self) -> list[str]:
         return ["run", "--model", f"flashmoe/{MODEL}", TASK]
 
@@ -96,6 +103,8 @@ class OpenCode(Client):
 
 
 class QwenCode(Client):
+    """Over /v1/chat/completions."""
+
     def arguments(self) -> list[str]:
         return ["--auth-type", "openai", "--yolo", "-p", TASK]
 

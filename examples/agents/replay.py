@@ -12,29 +12,45 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from flashmoe.chat.tokenizer import Tokenizer
-from flashmoe.cli.main import run as flashmoe
+from flashmoe.cli.main import run
 from flashmoe.engine.engine import Engine
 from flashmoe.engine.request import Listener, Request
 from flashmoe.engine.running import Ticket
 from flashmoe.engine.scheduler import Scheduler
 
 Script = Callable[[str], str]
-CONTEXT = 131072
+CONTEXT, LAYERS = 131072, 3
 
 
-def long_demo(directory: Path) -> Path:
-    """The demo model, packed for a context that holds an agent's instructions."""
+def small_model(directory: Path) -> Path:
+    """The first layers of the demo model, packed for a context that holds an agent's instructions. They have no full
+    attention, which would cost minutes for 40,000 tokens."""
     checkpoint, packed = directory / "checkpoint", directory / "model"
-    for command in (["export", "demo", str(checkpoint)], ["pack", str(checkpoint), str(packed)]):
-        if command[0] == "pack":
-            config = json.loads((checkpoint / "config.json").read_text())
-            config.get("text_config", config)["max_position_embeddings"] = CONTEXT
-            (checkpoint / "config.json").write_text(json.dumps(config))
-        if flashmoe(command) != 0:
-            raise SystemExit(f"flashmoe {' '.join(command)} failed.")
+    _flashmoe("export", "demo", str(checkpoint))
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= {"num_hidden_layers": LAYERS, "layer_types": config["layer_types"][:LAYERS]}
+    config["max_position_embeddings"] = CONTEXT
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    tensors: dict[str, NDArray[Any]] = {}
+    for shard in checkpoint.glob("*.safetensors"):
+        tensors |= {name: values for name, values in load_file(shard).items() if _layer(name) < LAYERS}
+        shard.unlink()
+    (checkpoint / "model.safetensors.index.json").unlink(missing_ok=True)
+    save_file(tensors, checkpoint / "model.safetensors")
+    _flashmoe("pack", str(checkpoint), str(packed))
     return packed
+
+
+def _layer(tensor: str) -> int:
+    return int(tensor.partition(".layers.")[2].partition(".")[0] or 0)
+
+
+def _flashmoe(*command: str) -> None:
+    if run(list(command)) != 0:
+        raise SystemExit(f"flashmoe {' '.join(command)} failed.")
 
 
 class _Replay:
