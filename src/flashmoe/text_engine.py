@@ -168,11 +168,13 @@ class TextEngine:
             stop_ids=self.tokenizer.eos_ids | frozenset(self.engine.config.eos),
             progress=progress,
             session=session,
-            frontier=0 if raw or session is None else self._frontier(prompt, prompt_ids, tools, variables),
+            prefix_checkpoint=0
+            if raw or session is None
+            else self._prefix_checkpoint(prompt, prompt_ids, tools, variables),
         )
         return TextStream(generation, self.tokenizer, stops)
 
-    def _frontier(
+    def _prefix_checkpoint(
         self,
         prompt: str | Messages,
         prompt_ids: list[int],

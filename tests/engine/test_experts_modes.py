@@ -16,9 +16,9 @@ from flashmoe.engine.loader import foresees, load_engine
 from flashmoe.engine.shrinking import Shrinking
 from flashmoe.errors import FlashMoeError
 from flashmoe.settings import Settings
-from flashmoe.streaming.cgroups import Room
+from flashmoe.streaming.cgroups import Headroom
 from flashmoe.streaming.memory import MemoryPlan
-from flashmoe.streaming.pressure import CliffWatch, Strain
+from flashmoe.streaming.pressure import PressureWatch, Strain
 from oracle import some_tokens
 
 TOKENS = some_tokens(60)
@@ -119,7 +119,9 @@ def test_a_guess_is_made_on_all_that_is_known_of_a_layer(tiny_packed):
 
         def forward(source):
             batch = make_batch([(engine.new_sequence(), TOKENS[:1])])
-            return engine.decoder.forward(batch, source, foretell=lambda layer, x: known.update({layer: x().copy()}))
+            return engine.decoder.forward(
+                batch, source, prefetch_callback=lambda layer, x: known.update({layer: x().copy()})
+            )
 
         last = engine.config.layers - 1
         forward(engine.store)
@@ -190,14 +192,14 @@ class FakePressure:
     def __init__(self) -> None:
         self.now, self.strain, self.rooms = 0.0, Strain(0.0, 0), []
 
-    def watch(self) -> CliffWatch:
-        return CliffWatch(lambda: self.strain, self.clock, lambda: self.rooms)
+    def watch(self) -> PressureWatch:
+        return PressureWatch(lambda: self.strain, self.clock, lambda: self.rooms)
 
     def clock(self) -> float:
         return self.now
 
     def rise(self, stalled: float = 0.0, faults: int = 0) -> None:
-        self.now += CliffWatch.INTERVAL
+        self.now += PressureWatch.INTERVAL
         self.strain = Strain(self.strain.stalled + stalled, self.strain.faults + faults)
 
 
@@ -233,13 +235,13 @@ def test_memory_that_is_nearly_gone_takes_the_arena_back_at_once(tiny_packed, re
         engine.logits(TOKENS)
         empty = slots - sum(np.count_nonzero(store.in_memory(layer)) for layer in range(engine.config.layers))
         pressure.rise()
-        pressure.rooms = [Room(20 << 20, 1 << 30)]
+        pressure.rooms = [Headroom(20 << 20, 1 << 30)]
         with caplog.at_level(logging.WARNING):
             engine.logits(TOKENS[:1])
         assert store.max_lease < slots - empty
         assert "Memory is short" in caplog.text
         pressure.rise()
-        pressure.rooms = [Room(1 << 30, 1 << 30)]
+        pressure.rooms = [Headroom(1 << 30, 1 << 30)]
         left = store.max_lease
         np.testing.assert_array_equal(engine.logits(TOKENS), resident)
         assert store.max_lease == left

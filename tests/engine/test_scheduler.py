@@ -295,11 +295,11 @@ class Kept:
         self.saved.append(tokens.tolist())
 
 
-def test_states_are_saved_at_frontiers_and_at_the_end(engine):
+def test_states_are_saved_at_prefix_checkpoints_and_at_the_end(engine):
     kept = Kept(engine)
     scheduler = Scheduler(engine, kept)
     try:
-        _, heard = ask(scheduler, PROMPTS[1], frontiers=(3, 20), max_tokens=5)
+        _, heard = ask(scheduler, PROMPTS[1], prefix_checkpoints=(3, 20), max_tokens=5)
         heard.wait()
     finally:
         scheduler.close()

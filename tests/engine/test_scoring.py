@@ -83,7 +83,7 @@ def test_logits_are_held_for_a_few_rows_at_a_time(engine, monkeypatch):
 def test_scoring_neither_uses_nor_changes_saved_states(engine):
     prefixes = Mock(**{"search.return_value": None})
     scheduler = Scheduler(engine, prefixes)
-    _, heard = ask(scheduler, LONG, score_prompt=True, top_logprobs=0, max_tokens=1, frontiers=(8,))
+    _, heard = ask(scheduler, LONG, score_prompt=True, top_logprobs=0, max_tokens=1, prefix_checkpoints=(8,))
     assert len(scored(heard.wait())) == len(LONG)
     scheduler.close()
     assert prefixes.method_calls == []

@@ -12,7 +12,7 @@ from flashmoe.engine.engine import Engine
 from flashmoe.engine.generation import generate
 from flashmoe.engine.loader import load_engine
 from flashmoe.engine.sampling import Sampling
-from flashmoe.engine.session import SessionCache, frontiers
+from flashmoe.engine.session import SessionCache, prefix_checkpoints
 from flashmoe.engine.state import SequenceState
 from flashmoe.errors import FlashMoeError
 from flashmoe.settings import Settings
@@ -199,15 +199,15 @@ def test_progress_counts_what_was_spared_and_may_end_a_prefill_between_chunks(en
 
 
 def test_long_prompts_are_saved_at_ends_of_chunks_and_before_the_answer_is_opened(engines):
-    assert frontiers(0, 12_000, 1024) == [4096, 8192]
-    assert frontiers(100, 12_000, 3000) == [6100]
-    assert frontiers(0, 20_000, 8192) == [8192, 16384]
-    assert frontiers(5, 4000, 1) == []
+    assert prefix_checkpoints(0, 12_000, 1024) == [4096, 8192]
+    assert prefix_checkpoints(100, 12_000, 3000) == [6100]
+    assert prefix_checkpoints(0, 20_000, 8192) == [8192, 16384]
+    assert prefix_checkpoints(5, 4000, 1) == []
     engine = engines(HYBRID)
     cache, tokens = engine.session_cache(), some_tokens(30)
     engine.session(cache).prefill(tokens)
     assert cache.take(tokens).length == 29, "a second try costs one token"
-    engine.session(cache).prefill(some_tokens(30, seed=8), frontier=25)
+    engine.session(cache).prefill(some_tokens(30, seed=8), prefix_checkpoint=25)
     assert cache.take(np.append(some_tokens(30, seed=8)[:26], 1)).length == 25
 
 

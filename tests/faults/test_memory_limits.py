@@ -188,7 +188,7 @@ def test_experts_make_room_for_another_process_of_their_group(group: Group, deco
 
 FAULTING = """
 import mmap, sys
-from flashmoe.streaming.pressure import CliffWatch, strain
+from flashmoe.streaming.pressure import PressureWatch, strain
 
 pytestmark = pytest.mark.slow
 
@@ -197,9 +197,9 @@ sys.stdin.readline()
 with open(sys.argv[1], "rb") as file:
     pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 pages.madvise(mmap.MADV_RANDOM)
-CliffWatch.INTERVAL = 0.1
+PressureWatch.INTERVAL = 0.1
 sum(pages[:: mmap.PAGESIZE])  # what fits of them is in memory now
-watch, before, over = CliffWatch(), strain().faults, False
+watch, before, over = PressureWatch(), strain().faults, False
 for turn in range(4):
     for page in range(0, len(pages), mmap.PAGESIZE):
         pages[page]
@@ -210,7 +210,7 @@ print(over, strain().faults - before)
 """
 
 
-def test_pages_that_are_taken_back_and_read_again_are_a_cliff(group: Group, tmp_path: Path) -> None:
+def test_pages_that_are_taken_back_and_read_again_are_pressure(group: Group, tmp_path: Path) -> None:
     file = tmp_path / "pages"
     file.write_bytes(os.urandom(TAKEN))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -1,12 +1,12 @@
-"""What the system's counters say about memory, and when that is called a cliff."""
+"""What the system's counters say about memory, and when that is called pressure."""
 
 from pathlib import Path
 
 import pytest
 
 from flashmoe.streaming import pressure
-from flashmoe.streaming.cgroups import Room
-from flashmoe.streaming.pressure import CliffWatch, Strain, machine_and_groups, strain
+from flashmoe.streaming.cgroups import Headroom
+from flashmoe.streaming.pressure import PressureWatch, Strain, machine_and_groups, strain
 
 LINE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
 
@@ -51,7 +51,7 @@ def test_faults_of_this_process_only_grow() -> None:
 
 def test_the_watch_wants_two_strained_intervals_in_a_row() -> None:
     now, seen = 0.0, Strain(0.0, 0)
-    watch = CliffWatch(lambda: seen, lambda: now)
+    watch = PressureWatch(lambda: seen, lambda: now)
 
     def after(seconds: float, stalled: float) -> bool:
         nonlocal now, seen
@@ -75,19 +75,19 @@ GiB = 1 << 30
     ("rooms", "shortfall"),
     [
         ([], 0),
-        ([Room(10 * GiB, 24 * GiB)], 0),
-        ([Room(300 << 20, 24 * GiB)], 0),
-        ([Room(200 << 20, 24 * GiB)], 312 << 20),  # the reserve is never more than 256 MiB
-        ([Room(90 << 20, 6 * GiB)], (192 - 90) << 20),
-        ([Room(20 << 20, GiB)], (64 - 20) << 20),  # nor less than 32
-        ([Room(0, 100 << 20), Room(10 * GiB, 24 * GiB)], 64 << 20),
+        ([Headroom(10 * GiB, 24 * GiB)], 0),
+        ([Headroom(300 << 20, 24 * GiB)], 0),
+        ([Headroom(200 << 20, 24 * GiB)], 312 << 20),  # the reserve is never more than 256 MiB
+        ([Headroom(90 << 20, 6 * GiB)], (192 - 90) << 20),
+        ([Headroom(20 << 20, GiB)], (64 - 20) << 20),  # nor less than 32
+        ([Headroom(0, 100 << 20), Headroom(10 * GiB, 24 * GiB)], 64 << 20),
     ],
 )
-def test_what_lacks_is_twice_the_reserve_where_less_than_it_is_left(rooms: list[Room], shortfall: int) -> None:
+def test_what_lacks_is_twice_the_reserve_where_less_than_it_is_left(rooms: list[Headroom], shortfall: int) -> None:
     now = 0.0
-    watch = CliffWatch(lambda: Strain(0.0, 0), lambda: now, lambda: rooms)
+    watch = PressureWatch(lambda: Strain(0.0, 0), lambda: now, lambda: rooms)
     assert watch.shortfall() == 0  # too early to look
-    now += CliffWatch.LOOK
+    now += PressureWatch.LOOK
     assert watch.shortfall() == shortfall
     assert watch.shortfall() == 0
 
@@ -97,4 +97,4 @@ def test_the_machine_and_the_groups_with_a_limit_have_room(proc: Path) -> None:
     (proc.parent / "cgroup/run/memory.stat").write_text("inactive_file 50000000\n")
     machine, group = machine_and_groups(proc)
     assert 0 < machine.left <= machine.limit
-    assert group == Room(750_000_000, 1_000_000_000)
+    assert group == Headroom(750_000_000, 1_000_000_000)

@@ -23,8 +23,8 @@ from flashmoe.engine.state import SequenceState
 from flashmoe.errors import CapacityError, FlashMoeError
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.decoder import Decoder
+from flashmoe.models.forward_context import Step
 from flashmoe.models.observer import RoutingObserver
-from flashmoe.models.passage import Step
 from flashmoe.ops.interface import Array, Ops
 from flashmoe.streaming.experts import ExpertStore
 from flashmoe.streaming.memory import MemoryPlan
@@ -120,9 +120,9 @@ class Engine:
         for state, tokens in parts:
             state.check()
             self.check_context(state.length + len(tokens))
-        foretell = None if self.foresight is None else self.foresight.by(self.store)
+        prefetch_callback = None if self.foresight is None else self.foresight.by(self.store)
         try:
-            x = self.decoder.forward(make_batch(parts), self.store, self.observers, step, foretell)
+            x = self.decoder.forward(make_batch(parts), self.store, self.observers, step, prefetch_callback)
         except BaseException:
             for state, _ in parts:
                 state.broken = True

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flashmoe.models.batch import Batch
 from flashmoe.models.decoder import Layer
-from flashmoe.models.passage import Foretell
+from flashmoe.models.forward_context import PrefetchCallback
 from flashmoe.models.source import Indices
 from flashmoe.ops.interface import Array
 from flashmoe.streaming.experts import ExpertStore
@@ -28,7 +28,8 @@ _PATIENCE = 1 / 1024
 
 
 class Foresight:
-    """An observer (models.observer) of forwards that tell it what their next layer will be given (models.passage).
+    """An observer (models.observer) of forwards that tell it what their next layer will be given
+    (models.forward_context).
 
     A guess is made when the experts that were in memory are computed and misses are being read: its reads queue behind
     them, the first choices of all tokens before the second ones. precision: float64 [top_k], of the guesses that had to
@@ -46,7 +47,7 @@ class Foresight:
         self.precision = np.ones(top_k)
         self.ranks = np.zeros((2, top_k), dtype=np.int64)  # guesses by rank: right, and all
 
-    def by(self, store: ExpertStore) -> Foretell:
+    def by(self, store: ExpertStore) -> PrefetchCallback:
         """What looks ahead in a forward whose experts come from this store."""
         self._store = store
         return self._look_ahead

@@ -89,9 +89,9 @@ class Generation:
         stop_ids: frozenset[int],
         progress: Progress | None,
         session: Session,
-        frontier: int,
+        prefix_checkpoint: int,
     ) -> None:
-        self._progress, self._session, self._frontier = progress, session, frontier
+        self._progress, self._session, self._prefix_checkpoint = progress, session, prefix_checkpoint
         self._engine, self._prompt, self._max_tokens, self._stop_ids = engine, prompt, max_tokens, stop_ids
         self._sampler = Sampler(sampling, engine.config.vocab, prompt)
         self._before: StoreStats = engine.store.stats
@@ -115,7 +115,7 @@ class Generation:
         session = self._session
         started = perf_counter()
         try:
-            logits = session.prefill(self._prompt, self._frontier, self._report)
+            logits = session.prefill(self._prompt, self._prefix_checkpoint, self._report)
         except _Cancelled:
             return
         self._prompt_seconds = perf_counter() - started
@@ -162,14 +162,14 @@ def generate(
     stop_ids: frozenset[int] | None = None,
     progress: Progress | None = None,
     session: Session | None = None,
-    frontier: int = 0,
+    prefix_checkpoint: int = 0,
 ) -> Generation:
     """An iterator over the tokens that follow a prompt, with the reason it ended and statistics.
 
     sampling: None for the checkpoint's own. max_tokens: None for what the context leaves; a prompt and max_tokens that
     do not fit the context together raise CapacityError. stop_ids: None for the model's EOS. progress: told how far the
     prompt is, as Engine.prefill says. session: a conversation of this engine, which spares what it has computed before;
-    frontier: how many tokens of the prompt its next one will repeat (Session.prefill), 0 for unknown.
+    prefix_checkpoint: how many tokens of the prompt its next one will repeat (Session.prefill), 0 for unknown.
     """
     tokens = engine.check_tokens(token_ids)
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
@@ -183,5 +183,5 @@ def generate(
         frozenset(engine.config.eos) if stop_ids is None else stop_ids,
         progress,
         session or engine.session(),
-        frontier,
+        prefix_checkpoint,
     )

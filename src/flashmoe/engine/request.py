@@ -28,8 +28,8 @@ class Request:
     model's EOS. bias: added to the logits of tokens by id. top_logprobs: how many of the likeliest tokens to report
     with each token; None: report nothing. score_prompt: report the prompt's own tokens as well; all of them are then
     computed, no saved state is used and none is saved.
-    frontiers: lengths of prefixes of the prompt that other prompts may share; the state is saved there, and once more
-    when the answer ends.
+    prefix_checkpoints: lengths of prefixes of the prompt that other prompts may share; the state is saved there, and
+    once more when the answer ends.
     """
 
     prompt: ArrayLike
@@ -40,7 +40,7 @@ class Request:
     top_logprobs: int | None = None
     score_prompt: bool = False
     constraint: Constraint | None = None
-    frontiers: tuple[int, ...] = ()
+    prefix_checkpoints: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,12 +50,15 @@ class Running:
         return np.concatenate([self.ticket.prompt, np.array(self.generated, np.int32)])[: self.state.length]
 
     def next_tokens(self, most: int) -> Tokens:
-        """What to compute next: a piece of the prompt that ends at a frontier if it meets one, or the last token."""
+        """What to compute next: a piece of the prompt that ends at a prefix checkpoint if it meets one, or the last
+        token."""
         begin = self.state.length
         if not self.prompt_left:
             return np.array(self.generated[-1:], dtype=np.int32)
         end = min(begin + most, len(self.ticket.prompt))
-        return self.ticket.prompt[begin : min([f for f in self.ticket.request.frontiers if begin < f < end] + [end])]
+        return self.ticket.prompt[
+            begin : min([f for f in self.ticket.request.prefix_checkpoints if begin < f < end] + [end])
+        ]
 
     def choose(self, logits: Logits) -> None:
         request = self.ticket.request

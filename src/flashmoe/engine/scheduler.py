@@ -237,7 +237,7 @@ class Scheduler:
 
     def _after_prompt_piece(self, sequence: Running, count: int) -> None:
         done, prompt = sequence.state.length, sequence.ticket.prompt
-        if done in sequence.ticket.request.frontiers:
+        if done in sequence.ticket.request.prefix_checkpoints:
             self._save(sequence)
         if count:
             sequence.ticket.tell(Progress(done, len(prompt)))

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 """(tokens done, all tokens)"""
 
 
-def frontiers(begin: int, end: int, chunk: int) -> list[int]:
+def prefix_checkpoints(begin: int, end: int, chunk: int) -> list[int]:
     """Positions inside a prompt's tokens begin .. end - 1 that are worth a snapshot: ends of chunks of its prefill, so
     that saving cuts no chunk in two."""
     step = -(-_SPACING // chunk) * chunk
@@ -128,20 +128,21 @@ class Session:
         return np.array(self._tokens[: self.state.length], np.int32)
 
     def prefill(
-        self, token_ids: ArrayLike, frontier: int | None = None, progress: Progress | None = None
+        self, token_ids: ArrayLike, prefix_checkpoint: int | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Logits [vocab] after a whole prefix, computing what no saved state spares.
 
-        frontier: how many of the tokens a later prompt will probably repeat: up to where the template opens the answer,
-        since an answer is often rendered otherwise once it is history. None: all but the last, for a second try.
+        prefix_checkpoint: how many of the tokens a later prompt will probably repeat: up to where the template opens
+        the answer, since an answer is often rendered otherwise once it is history. None: all but the last, for
+        a second try.
         progress: told the tokens done, those that were spared included, and all of them; it may raise to end the
         prefill.
         """
         tokens = self._runner.check_tokens(token_ids)
         state = self.state = self._begin(tokens)
         self._tokens = tokens[: state.length].tolist()
-        likely = len(tokens) - 1 if frontier is None else frontier
-        stops = {*frontiers(state.length, len(tokens), self._chunk), likely} if self._cache.keeps else set()
+        likely = len(tokens) - 1 if prefix_checkpoint is None else prefix_checkpoint
+        stops = {*prefix_checkpoints(state.length, len(tokens), self._chunk), likely} if self._cache.keeps else set()
         for stop in sorted(s for s in stops if state.length < s < len(tokens)):
             self._extend(tokens[state.length : stop], progress, len(tokens))
             self._cache.save(self.tokens, state, on_disk=stop == likely)

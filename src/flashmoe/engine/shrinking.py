@@ -14,7 +14,7 @@ from flashmoe.models.batch import Batch
 from flashmoe.ops.interface import Array
 from flashmoe.settings import format_bytes
 from flashmoe.streaming.experts import ExpertStore
-from flashmoe.streaming.pressure import CliffWatch
+from flashmoe.streaming.pressure import PressureWatch
 
 _STEP = 8
 """An eighth of the slots at a time: three times take a third away."""
@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class Shrinking:
-    """An observer (models.observer) that looks for the cliff before each forward and layer, while no lease is open: a
-    forward of a long prompt takes half a minute."""
+    """An observer (models.observer) that looks at the memory pressure before each forward and layer, while no lease is
+    open: a forward of a long prompt takes half a minute."""
 
-    def __init__(self, store: ExpertStore, least: int, watch: CliffWatch | None = None) -> None:
-        self._store, self._least, self._watch = store, least, watch or CliffWatch()
+    def __init__(self, store: ExpertStore, least: int, watch: PressureWatch | None = None) -> None:
+        self._store, self._least, self._watch = store, least, watch or PressureWatch()
         self._said = False
 
     def begin(self, batch: Batch) -> None:  # noqa: ARG002

@@ -1,7 +1,7 @@
 """How many bytes a model's state and activations take. Knows sizes from the config, not where the bytes come from."""
 
 from flashmoe.models.architecture import ModelConfig
-from flashmoe.models.passage import BLOCK, expert_entries
+from flashmoe.models.forward_context import BLOCK, expert_entries
 from flashmoe.ops.interface import KV_BLOCK, Ops
 from flashmoe.ops.weights import GROUP
 

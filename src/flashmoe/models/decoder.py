@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from flashmoe.models.architecture import ModelConfig
 from flashmoe.models.attention import FullAttention
 from flashmoe.models.batch import Batch
+from flashmoe.models.forward_context import BLOCK, ForwardContext, PrefetchCallback, Step
 from flashmoe.models.gated_delta_net import GatedDeltaNet
 from flashmoe.models.moe import MixtureOfExperts
 from flashmoe.models.observer import RoutingObserver
-from flashmoe.models.passage import BLOCK, Foretell, Passage, Step
 from flashmoe.models.readahead import ReadAhead
 from flashmoe.models.rope import Rope
 from flashmoe.models.source import ExpertSource
@@ -71,7 +71,7 @@ class Decoder:
         source: ExpertSource,
         observers: Sequence[RoutingObserver] = (),
         step: Step | None = None,
-        foretell: Foretell | None = None,
+        prefetch_callback: PrefetchCallback | None = None,
     ) -> Array:
         """The last layer's output [T, D]; the batch's states go on by its tokens, unless `step` or an error ends it."""
         for observer in observers:
@@ -79,19 +79,19 @@ class Decoder:
         ops, tokens = self.ops, len(batch.tokens)
         with ReadAhead(source, self.config, tokens) as ahead:
             outputs = ops.empty(tokens * self.config.top_k, self.config.hidden)
-            way = Passage(self.config, batch.blocks(BLOCK), source, ahead, outputs, step, foretell)
+            context = ForwardContext(self.config, batch.blocks(BLOCK), source, ahead, outputs, step, prefetch_callback)
             cos, sin = self.rope(batch.positions)
             rope = ops.vector(cos), ops.vector(sin)
             x = ops.embed(self.embedding, batch.tokens)
             for i, layer in enumerate(self.layers):
-                for number, block in enumerate(way.blocks):
+                for number, block in enumerate(context.blocks):
                     own = block.own
                     layer.mixer(x[own], block, i, (rope[0][own], rope[1][own]))
-                    way.block_done(i, number)
+                    context.block_done(i, number)
                 y, ids, weights = layer.moe.route(x)
                 for observer in observers:
                     observer.routed(i, x, ids, weights)
-                layer.moe.add_to(x, y, ids, weights, i, way)
+                layer.moe.add_to(x, y, ids, weights, i, context)
         return x
 
     def logits(self, x: Array) -> Array:

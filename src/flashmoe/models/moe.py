@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashmoe.models.architecture import ModelConfig
-from flashmoe.models.passage import Passage, expert_entries
+from flashmoe.models.forward_context import ForwardContext, expert_entries
 from flashmoe.models.source import Indices
 from flashmoe.ops.interface import Array, Handle, Ops
 from flashmoe.ops.weights import ExpertWork
@@ -107,43 +107,45 @@ class MixtureOfExperts:
         c = self.config
         return self.ops.route(x, self.norm, c.eps, self.router, top_k or c.top_k, c.renormalise)
 
-    def add_to(self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, way: Passage) -> None:
+    def add_to(self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, context: ForwardContext) -> None:
         """Add the layer's result to the residual stream x [T, D]; y, ids and weights are what `route` gave."""
-        shared = self._experts(x, y, ids, weights, layer, way)
+        shared = self._experts(x, y, ids, weights, layer, context)
         top_k = self.config.top_k
-        for block, parts in zip(way.blocks, shared, strict=True):
+        for block, parts in zip(context.blocks, shared, strict=True):
             own = block.own
-            self.ops.combine(x[own], way.outputs[own.start * top_k : own.stop * top_k], weights[own], *parts)
+            self.ops.combine(x[own], context.outputs[own.start * top_k : own.stop * top_k], weights[own], *parts)
 
     def _experts(
-        self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, way: Passage
+        self, x: Array, y: Array, ids: Indices, weights: Array, layer: int, context: ForwardContext
     ) -> list[tuple[Array | None, Array | None]]:
         """Fill the outputs [T * K, D] of the routed experts; the shared one's and its gate, block by block."""
-        foretell = way.foretell
+        prefetch_callback = context.prefetch_callback
         assignment = Assignment.of(ids)
         uses = assignment.uses if len(ids) > 1 else None
         shared: list[tuple[Array | None, Array | None]] = []
-        for part in way.ahead.parts(layer, assignment.experts):
+        for part in context.ahead.parts(layer, assignment.experts):
             experts = assignment.experts[part]
-            with way.source.fetch(layer, experts, None if uses is None else uses[part]) as lease:
-                way.ahead.go_on(layer, assignment.experts[part.stop :])
+            with context.source.fetch(layer, experts, None if uses is None else uses[part]) as lease:
+                context.ahead.go_on(layer, assignment.experts[part.stop :])
                 if part.start == 0:
                     # Here, because the first misses are being read meanwhile.
-                    shared = [self._shared(y[block.own]) for block in way.blocks]
+                    shared = [self._shared(y[block.own]) for block in context.blocks]
                 for ready in lease.groups():
                     if len(ready) == len(assignment.experts):
                         work = assignment.work(lease.slots)
-                        if foretell:  # at once: the disk has nothing to do
-                            foretell(layer, lambda: x)
-                            foretell = None
+                        if prefetch_callback:  # at once: the disk has nothing to do
+                            prefetch_callback(layer, lambda: x)
+                            prefetch_callback = None
                     else:
                         work = assignment.part(ready + part.start, lease.slots[ready])
                     for piece in cut(work, self.entries):
-                        self.ops.experts(y, self.arena, self.layout, piece, way.outputs)
-                        way.entries_done(layer, len(piece.rows))
-                    if foretell:
-                        foretell(layer, partial(self._so_far, x, way.outputs, work.outputs, weights, shared[0]))
-                        foretell = None
+                        self.ops.experts(y, self.arena, self.layout, piece, context.outputs)
+                        context.entries_done(layer, len(piece.rows))
+                    if prefetch_callback:
+                        prefetch_callback(
+                            layer, partial(self._so_far, x, context.outputs, work.outputs, weights, shared[0])
+                        )
+                        prefetch_callback = None
         return shared
 
     def _so_far(

@@ -27,12 +27,12 @@ from flashmoe.server.turn import TurnReader
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in tokens. thinking_open: it ends inside a thinking block. frontiers: see engine.request. ignored:
-    fields that this model's template can do nothing with."""
+    """A prompt in tokens. thinking_open: it ends inside a thinking block. prefix_checkpoints: see engine.request.
+    ignored: fields that this model's template can do nothing with."""
 
     tokens: NDArray[np.int32]
     thinking_open: bool
-    frontiers: tuple[int, ...]
+    prefix_checkpoints: tuple[int, ...]
     ignored: tuple[str, ...] = ()
 
 

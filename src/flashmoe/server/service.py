@@ -82,7 +82,7 @@ class Service:
                             ask.top_logprobs,
                             ask.score_prompt,
                             form,
-                            prompt.frontiers,
+                            prompt.prefix_checkpoints,
                         ),
                         answer.listener(i),
                     )
@@ -184,7 +184,7 @@ class Service:
                 self._check_length(raw)
                 ids = tokenizer.encode(raw, add_special_tokens=True)
             tokens = self.text.engine.check_tokens(ids)
-            return Prompt(tokens, False, self._frontiers(tokens, len(tokens) - 1))
+            return Prompt(tokens, False, self._prefix_checkpoints(tokens, len(tokens) - 1))
         # What comes after the last message is rendered otherwise once an answer follows.
         prompt, before = rendered
         self._check_length(prompt.text)
@@ -194,7 +194,7 @@ class Service:
             raise FlashMoeError("thinking cannot be disabled: this model always thinks before it answers.")
         unable = ask.thinking and not thinking_open and not self._template.can_think
         shared = common_prefix(tokens, np.array(tokenizer.encode_prompt(before), dtype=np.int32))
-        return Prompt(tokens, thinking_open, self._frontiers(tokens, shared), ("thinking",) if unable else ())
+        return Prompt(tokens, thinking_open, self._prefix_checkpoints(tokens, shared), ("thinking",) if unable else ())
 
     def _check_length(self, text: str) -> None:
         """Refuse what cannot fit before all of it is tokenised, which takes a second a megabyte."""
@@ -210,7 +210,7 @@ class Service:
                 f"server with a larger --context (the model allows {largest})."
             )
 
-    def _frontiers(self, tokens: NDArray[np.int32], end: int) -> tuple[int, ...]:
+    def _prefix_checkpoints(self, tokens: NDArray[np.int32], end: int) -> tuple[int, ...]:
         """Where the next prompt may part from this one: at `end`, and where a recent prompt did."""
         shared = max((common_prefix(tokens, other) for other in list(self._recent)), default=0)
         found = {end} | ({shared} if shared >= _LEAST_SHARED else set())

@@ -14,7 +14,7 @@ _UNLIMITED = 2**62
 
 
 @dataclass(frozen=True)
-class Room:
+class Headroom:
     """Bytes that may still be taken, page cache counting as free, of so many."""
 
     left: int
@@ -50,12 +50,12 @@ class _Group:
 
 def memory_left(proc: Path = PROC) -> int | None:
     """Bytes this process's groups let it add, counting page cache as free; None if nothing limits it."""
-    return min((room.left for room in rooms(proc)), default=None)
+    return min((room.left for room in headrooms(proc)), default=None)
 
 
-def rooms(proc: Path = PROC) -> list[Room]:
+def headrooms(proc: Path = PROC) -> list[Headroom]:
     """What each of this process's groups that limits its memory has left."""
-    return [room for group in _groups(proc, "memory") if (room := _room(group)) is not None]
+    return [room for group in _groups(proc, "memory") if (room := _headroom(group)) is not None]
 
 
 def cpus(proc: Path = PROC) -> float | None:
@@ -66,11 +66,11 @@ def cpus(proc: Path = PROC) -> float | None:
 
 def pressure_files(proc: Path = PROC) -> list[Path]:
     """Where those of this process's groups that have a limit say how long they waited for memory; version 2 does."""
-    limited = (g for g in _groups(proc, "memory") if g.version == 2 and _room(g) is not None)
+    limited = (g for g in _groups(proc, "memory") if g.version == 2 and _headroom(g) is not None)
     return [group.directory / "memory.pressure" for group in limited]
 
 
-def _room(group: _Group) -> Room | None:
+def _headroom(group: _Group) -> Headroom | None:
     if group.version == 2:
         limits, usage, prefix = ["memory.max", "memory.high"], "memory.current", ""
     else:
@@ -81,7 +81,7 @@ def _room(group: _Group) -> Room | None:
     stat = group.numbers("memory.stat")
     page_cache = stat.get(f"{prefix}inactive_file", 0) + stat.get(f"{prefix}active_file", 0)
     used = (group.number(usage) or 0) - page_cache
-    return Room(max(0, min(allowed) - max(0, used)), min(allowed))
+    return Headroom(max(0, min(allowed) - max(0, used)), min(allowed))
 
 
 def _cpu_quota(group: _Group) -> float | None:

@@ -227,7 +227,7 @@ class ExpertStore:
     ) -> None:
         self.close()
 
-    # For leases (lease.Landlord) -------------------------------------------------------------------------------------
+    # For leases (lease.LeaseOwner) -----------------------------------------------------------------------------------
     def indices(self, count: int) -> NDArray[np.intp]:
         return self._indices[:count]
 

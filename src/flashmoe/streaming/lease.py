@@ -16,7 +16,7 @@ Late = Sequence[tuple[int, Read]]
 """Index into the experts asked for, and the read it waits for."""
 
 
-class Landlord(Protocol):
+class LeaseOwner(Protocol):
     """What a lease needs of the store that gave it."""
 
     def indices(self, count: int) -> NDArray[np.intp]:
@@ -38,16 +38,16 @@ class Lease:
     slots: int32, aligned with the experts asked for. A slot may be read once its index has come out of `groups`.
     """
 
-    __slots__ = ("_landlord", "_late", "_number", "slots")
+    __slots__ = ("_late", "_number", "_owner", "slots")
 
-    def __init__(self, landlord: Landlord, number: int, slots: NDArray[np.int32], late: Late) -> None:
-        self._landlord, self._number, self._late = landlord, number, late
+    def __init__(self, owner: LeaseOwner, number: int, slots: NDArray[np.int32], late: Late) -> None:
+        self._owner, self._number, self._late = owner, number, late
         self.slots = slots
 
     def groups(self) -> Iterable[NDArray[np.intp]]:
         """Indices into the experts asked for, as they become ready: first all that are in memory, then the others as
         they land. Raises FlashMoeError for an expert that could not be read."""
-        return self._landing() if self._late else (self._landlord.indices(len(self.slots)),)
+        return self._landing() if self._late else (self._owner.indices(len(self.slots)),)
 
     def _landing(self) -> Iterator[NDArray[np.intp]]:
         waiting: Late = [entry for entry in self._late if not entry[1].done or entry[1].error is not None]
@@ -56,7 +56,7 @@ class Lease:
         if len(waiting) < len(self.slots):
             yield np.flatnonzero(ready)
         while waiting:
-            landed, waiting = self._landlord.await_any(waiting)
+            landed, waiting = self._owner.await_any(waiting)
             yield np.array(landed, dtype=np.intp)
 
     def __enter__(self) -> Self:
@@ -65,10 +65,10 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._landlord.release(self._number, self._late)
+        self._owner.release(self._number, self._late)
         self._number = 0
 
     def __del__(self) -> None:
         # An interrupt may come between `fetch` and `with`.
         if getattr(self, "_number", 0):
-            self._landlord.abandon(self._number)
+            self._owner.abandon(self._number)

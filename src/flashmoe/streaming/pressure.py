@@ -1,4 +1,6 @@
-"""The cliff: memory so short that the system takes pages back while it computes, or kills. Seen from its own counters.
+"""Memory pressure: memory so short that the system takes pages back while it computes, or kills.
+
+Seen from the system's own counters.
 
 Invariant: a machine that tells nothing is never under pressure. Knows bytes, seconds and faults, not what to do about
 them.
@@ -13,7 +15,7 @@ from time import monotonic
 import psutil
 
 from flashmoe.streaming import cgroups
-from flashmoe.streaming.cgroups import Room
+from flashmoe.streaming.cgroups import Headroom
 from flashmoe.streaming.memory import available_memory
 
 _SHORT = 256 << 20
@@ -52,19 +54,19 @@ def _stalled(path: Path) -> float:
         return 0.0
 
 
-def machine_and_groups(proc: Path = cgroups.PROC) -> list[Room]:
+def machine_and_groups(proc: Path = cgroups.PROC) -> list[Headroom]:
     """What the machine has left, and each group with a limit that this process is in."""
     memory = psutil.virtual_memory()
-    return [Room(int(memory.available), int(memory.total)), *cgroups.rooms(proc)]
+    return [Headroom(int(memory.available), int(memory.total)), *cgroups.headrooms(proc)]
 
 
-def _shortfall(room: Room) -> int:
+def _shortfall(room: Headroom) -> int:
     """Bytes to give back where less than the reserve is left: until there is twice as much."""
     reserve = min(_SHORT, max(_LEAST_RESERVE, room.limit // _RESERVE))
     return 2 * reserve - room.left if room.left < reserve else 0
 
 
-class CliffWatch:
+class PressureWatch:
     """Tells when there has been too little memory for a while, from what `read` counts, and when there is hardly any
     left, from `rooms`; look as often as you like."""
 
@@ -81,7 +83,7 @@ class CliffWatch:
         self,
         read: Callable[[], Strain] = strain,
         clock: Callable[[], float] = monotonic,
-        rooms: Callable[[], Iterable[Room]] = machine_and_groups,
+        rooms: Callable[[], Iterable[Headroom]] = machine_and_groups,
     ) -> None:
         self._read, self._clock, self._rooms = read, clock, rooms
         self._since, self._last = clock(), read()

@@ -17,7 +17,7 @@ Step = Callable[[float], None]
 """Told after each piece which part of the forward is done (0 to 1). What it raises ends the forward, and leaves the
 states of its sequences between two tokens."""
 
-Foretell = Callable[[int, Callable[[], Array]], None]
+PrefetchCallback = Callable[[int, Callable[[], Array]], None]
 """Told of each layer while the last of its experts may still be on their way: makes on demand the residual stream
 [T, D] behind it, as far as it is known."""
 
@@ -35,7 +35,7 @@ def expert_entries(config: ModelConfig) -> int:
 
 
 @dataclass(slots=True)
-class Passage:
+class ForwardContext:
     """outputs: room for the experts' results [T * K, D], of one layer at a time."""
 
     config: ModelConfig
@@ -44,7 +44,7 @@ class Passage:
     ahead: ReadAhead
     outputs: Array
     step: Step | None
-    foretell: Foretell | None
+    prefetch_callback: PrefetchCallback | None
     _entries: int = 0
 
     def block_done(self, layer: int, number: int) -> None:

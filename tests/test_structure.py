@@ -1,4 +1,4 @@
-"""The house as drawn in docs/design.md: which room may know which, and what no file may hold."""
+"""The structure of the code (docs/design.md): which package may import which, and what no file may hold."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
-# Who may import whom; everybody may import `errors` and its own room. A room is the longest prefix listed here.
+# Who may import whom; everybody may import `errors` and its own package. A package is the longest prefix listed here.
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
@@ -45,7 +45,7 @@ KNOWS: dict[str, set[str]] = {
     | {"demo", "evaluation", "measure", "server", "terminal", "text_engine"},
     "": {"settings", "text_engine"},
 }
-# Third-party packages and the only rooms that may import them; what is not listed nobody may.
+# Third-party packages and the only packages that may import them; what is not listed nobody may.
 OUTSIDE: dict[str, set[str]] = {
     "numpy": {"files", "hub", "pack", "models", "ops", "streaming", "engine", "text_engine", "evaluation", "measure"}
     | {"cli", "server"},
@@ -68,14 +68,14 @@ OUTSIDE: dict[str, set[str]] = {
 }
 
 
-def room_of(module: str) -> str:
-    """`flashmoe.ops.cpu.backend` -> `ops.cpu`; `flashmoe` itself is the room ``."""
+def package_of(module: str) -> str:
+    """`flashmoe.ops.cpu.backend` -> `ops.cpu`; `flashmoe` itself is the package ``."""
     parts = module.split(".")[1:]
     for length in range(len(parts), 0, -1):
-        if (room := ".".join(parts[:length])) in KNOWS:
-            return room
+        if (package := ".".join(parts[:length])) in KNOWS:
+            return package
     if parts:
-        raise AssertionError(f"{module} is in no room of KNOWS; say there whom it may import.")
+        raise AssertionError(f"{module} is in no package of KNOWS; say there whom it may import.")
     return ""
 
 
@@ -101,45 +101,47 @@ def imports(module: Module, modules: set[str]) -> Iterator[str]:
                 yield name if (name := f"{base}.{alias.name}") in modules else base
 
 
-def trespasses(house: Iterable[Module]) -> list[str]:
+def violations(found_modules: Iterable[Module]) -> list[str]:
     """Every import that KNOWS or OUTSIDE does not allow, as a sentence."""
-    house = list(house)
-    modules = {module.name for module in house} | {"flashmoe._native"}
+    found_modules = list(found_modules)
+    modules = {module.name for module in found_modules} | {"flashmoe._native"}
     found = set()
-    for module in house:
-        room = room_of(module.name)
+    for module in found_modules:
+        package = package_of(module.name)
         for name in imports(module, modules):
             top = name.partition(".")[0]
-            if top == "flashmoe" and room_of(name) not in {room, "errors"} | KNOWS[room]:
-                found.add(f"{module.name} imports {name}, which {room or 'the package itself'} may not know.")
-            elif top not in {"flashmoe", *sys.stdlib_module_names} and room.partition(".")[0] not in OUTSIDE.get(
+            if top == "flashmoe" and package_of(name) not in {package, "errors"} | KNOWS[package]:
+                found.add(f"{module.name} imports {name}, which {package or 'the package itself'} may not know.")
+            elif top not in {"flashmoe", *sys.stdlib_module_names} and package.partition(".")[0] not in OUTSIDE.get(
                 top, ()
             ):
-                found.add(f"{module.name} imports {top}, which {room or 'the package itself'} may not use.")
+                found.add(f"{module.name} imports {top}, which {package or 'the package itself'} may not use.")
     return sorted(found)
 
 
-def the_house() -> list[Module]:
-    house = []
+def source_modules() -> list[Module]:
+    found_modules = []
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
         is_package = parts[-1] == "__init__"
-        house.append(Module(".".join(parts[:-1] if is_package else parts), path.read_text(), is_package))
-    return house
+        found_modules.append(Module(".".join(parts[:-1] if is_package else parts), path.read_text(), is_package))
+    return found_modules
 
 
-def test_rooms_import_only_the_rooms_they_may() -> None:
-    assert trespasses(the_house()) == []
+def test_packages_import_only_the_packages_they_may() -> None:
+    assert violations(source_modules()) == []
 
 
-def test_the_rooms_form_no_circle() -> None:
+def test_the_packages_form_no_cycle() -> None:
     TopologicalSorter(KNOWS).prepare()
 
 
-def test_modules_form_no_circle() -> None:
-    house = the_house()
-    modules = {module.name for module in house} | {"flashmoe._native"}
-    TopologicalSorter({module.name: set(imports(module, modules)) - {module.name} for module in house}).prepare()
+def test_modules_form_no_cycle() -> None:
+    found_modules = source_modules()
+    modules = {module.name for module in found_modules} | {"flashmoe._native"}
+    TopologicalSorter(
+        {module.name: set(imports(module, modules)) - {module.name} for module in found_modules}
+    ).prepare()
 
 
 @pytest.mark.parametrize(
@@ -163,14 +165,14 @@ def test_modules_form_no_circle() -> None:
         ("flashmoe.settings", "import flashmoe", "imports flashmoe, which settings"),
     ],
 )
-def test_a_trespass_would_be_seen(name: str, text: str, sentence: str) -> None:
-    rooms = ["engine", "engine.engine", "models", "ops", "ops.cpu", "pack", "pack.writer", "chat", "hub"]
-    others = [Module("flashmoe", "", True)] + [Module(f"flashmoe.{room}", "", True) for room in rooms]
-    (found,) = trespasses([*others, Module(name, text)])
+def test_a_violation_would_be_seen(name: str, text: str, sentence: str) -> None:
+    packages = ["engine", "engine.engine", "models", "ops", "ops.cpu", "pack", "pack.writer", "chat", "hub"]
+    others = [Module("flashmoe", "", True)] + [Module(f"flashmoe.{package}", "", True) for package in packages]
+    (found,) = violations([*others, Module(name, text)])
     assert sentence in found
 
 
-def test_a_circle_would_be_seen() -> None:
+def test_a_cycle_would_be_seen() -> None:
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
@@ -203,4 +205,4 @@ def test_a_source_file_fits_in_the_head(folder: str) -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    assert [module.name for module in the_house() if not ast.get_docstring(ast.parse(module.text))] == []
+    assert [module.name for module in source_modules() if not ast.get_docstring(ast.parse(module.text))] == []
