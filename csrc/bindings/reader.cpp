@@ -76,7 +76,8 @@ int open(PyReader& reader, const std::filesystem::path& path, bool direct) {
             reason = failure.what();
         }
     }
-    PyErr_SetObject(PyExc_OSError, nb::make_tuple(error, reason, path).ptr());
+    const nb::object name = nb::steal(PyUnicode_DecodeFSDefault(path.c_str()));
+    PyErr_SetObject(PyExc_OSError, nb::make_tuple(error, reason, name).ptr());
     throw nb::python_error();
 }
 

@@ -1,8 +1,6 @@
 """Buffer and Reader as Python sees them; what the reader does with a misbehaving disk is tested in csrc/tests."""
 
 import errno
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -109,18 +107,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Reader(1).open(str(tmp_path / "none"), True)
     assert caught.value.filename == str(tmp_path / "none")
-
-
-def test_opening_a_slow_file_lets_other_threads_run(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"  # to open one is to wait for its writer
-    os.mkfifo(fifo)
-    reader = Reader(1)
-    opened: list[int] = []
-    opener = threading.Thread(target=lambda: opened.append(reader.open(str(fifo), False)))
-    opener.start()
-    with fifo.open("wb"):
-        opener.join()
-    assert opened == [0]
 
 
 def test_a_closed_reader_says_so(file: Path) -> None:
