@@ -24,7 +24,7 @@ PUBLIC = ("load", "TextEngine", "Piece", "Answer", "Settings", "FlashMoeError", 
 def commands() -> str:
     """Every command with its arguments and options, as `--help` shows them."""
     parts = ["# Command reference", _made_from("the commands themselves, as `flashmoe COMMAND --help` shows them")]
-    context = click.Context(group, info_name="flashmoe")
+    context = click.Context(group, info_name="flashmoe", **group.context_settings)
     for name, summary in COMMANDS.items():
         command = group.get_command(context, name)
         assert command is not None

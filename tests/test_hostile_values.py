@@ -32,6 +32,8 @@ from flashmoe.text_engine import TextEngine
 from packs import reseal
 from random_checkpoint import write_text_files
 
+pytestmark = pytest.mark.slow
+
 DEEP: Any = "x"
 for _ in range(60):
     DEEP = [DEEP]

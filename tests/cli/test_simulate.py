@@ -145,7 +145,7 @@ def test_an_array_that_says_to_be_larger_than_it_is_takes_no_memory(trace, capfd
 def test_a_pipe_is_no_trace(tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe.npz")
     assert run(["simulate", str(tmp_path / "pipe.npz")]) == 1
-    assert "pipe.npz cannot be read: it is not a regular file." in capfd.readouterr().err
+    assert "pipe.npz cannot be read: it is a named pipe, not a regular file." in capfd.readouterr().err
 
 
 def test_what_is_no_trace_is_one_sentence(tmp_path, capfd):
