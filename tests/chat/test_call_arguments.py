@@ -121,6 +121,12 @@ def test_text_that_speaks_of_parameters_is_text(value):
         assert called.arguments == {"city": value}
 
 
+def test_what_a_pattern_names_has_the_type_of_the_pattern():
+    parameters = {"type": "object", "propertyNames": {"pattern": "^x-"}, "additionalProperties": {"type": "integer"}}
+    text = "<tool_call>\n<function=f>\n<parameter=x-n>\n5\n</parameter>\n</function>\n</tool_call>"
+    assert turn(parse([text], tools=[{"name": "f", "parameters": parameters}])).calls == (ToolCall("f", {"x-n": 5}),)
+
+
 def test_tools_without_a_usable_schema_take_anything():
     broken = [{"name": "f", "parameters": {"$ref": "#"}}, {"name": "g", "parameters": None}, {"name": "h"}, {"name": 3}]
     signatures = Signatures(broken)

@@ -55,6 +55,19 @@ def test_a_schema_that_no_value_fits_is_told_so(document):
     assert "allows no value at all." in resolve(document).faults
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+TWO_WAYS = {
+    "$ref": "#/$defs/A",
+    "$defs": {"A": {"items": {"anyOf": [{"$ref": "#/$defs/A", "minItems": i} for i in (0, 1)]}}},
+}
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -78,6 +91,8 @@ def test_a_schema_that_no_value_fits_is_told_so(document):
         ({"allOf": [{"anyOf": [{"minLength": i}, {"maxLength": i}]} for i in range(40)]}, "too large"),
         ({"anyOf": [{"pattern": f"{i}"} for i in range(2_000)]}, "too large"),
         (chain(20_000), "too large"),
+        ({"oneOf": [{"enum": list(range(100 * i, 100 * i + 100))} for i in range(100)]}, "too large"),
+        ({**TWO_WAYS, "const": nested(60)}, "too large"),
     ],
 )
 def test_what_is_wrong_with_a_schema_is_one_sentence(document, words):
@@ -124,6 +139,7 @@ def test_the_types_that_are_meant(document, types):
         ({"not": {"const": 1}}, "not"),
         ({"uniqueItems": True}, "uniqueItems"),
         ({"contains": {}}, "contains"),
+        ({"unevaluatedProperties": False}, "unevaluatedProperties"),
         ({"if": {}, "then": False}, "if"),
         ({"propertyNames": {"minLength": 2}}, "propertyNames"),
         ({"properties": {"a": {}}, "patternProperties": {"^a": {"type": "string"}}}, "patternProperties"),
@@ -162,7 +178,8 @@ def test_names_that_propertyNames_lists_are_the_properties():
 
 def test_a_value_that_is_nested_deeper_than_a_schema_is_followed_is_a_fault():
     schema = resolve({"type": "array", "items": {"$ref": "#"}}).schema
-    value = []
-    for _ in range(150):
-        value = [value]
-    assert "nested too deeply" in fault(value, schema, "It")
+    assert "nested too deeply" in fault(nested(150), schema, "It")
+
+
+def test_a_value_with_many_ways_to_fit_is_not_checked_for_ever():
+    assert "too large to be checked" in fault(nested(60), resolve(TWO_WAYS).schema, "It")

@@ -90,6 +90,16 @@ def test_a_strict_tool_is_held_to_constants_and_patterns_whatever_the_model(spea
     assert arguments.keys() == {"a", "b", "c"}
 
 
+def test_beside_text_a_strict_call_has_no_way_around_its_form(scripted):
+    """A function's tag that stands alone is read as a call; held to the form, it cannot be written."""
+    drifted = call("book", a="other", b="blue", c="abc").removeprefix("<tool_call>\n")
+    server = scripted("Well. " + drifted, context=1024)
+    free, held = (server.chat(tools=[book(STRICT, strict=s)], max_tokens=200, **PLAIN) for s in (False, True))
+    assert made(free) == {"a": "other", "b": "blue", "c": "abc"}
+    assert held.choices[0].message.tool_calls is None
+    assert held.choices[0].message.content.startswith("Well. <function")
+
+
 @pytest.mark.parametrize("schema", NOTHING_FITS, ids=str)
 def test_a_schema_that_nothing_fits_is_refused_in_a_sentence(speaking, schema):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}

@@ -143,6 +143,7 @@ def parameter(schema, **more):
         {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 2},
         {"allOf": [{"type": "string", "pattern": "a"}, {"pattern": "b", "maxLength": 6}]},
         {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "integer", "minimum": 3, "maximum": 99}]},
+        {"enum": ['\U0001f600 \u2028 "quoted"\n&', "é/"]},
         {"$ref": "#/$defs/P", "$defs": {}},
         {"type": "array", "prefixItems": [{"const": 1}, {"type": "null"}], "items": False, "minItems": 2},
         *({"type": "string", "format": name} for name in FORMATS),

@@ -5,7 +5,7 @@ calls all read the same one. `pattern`, `format` and patternProperties are not c
 stranger can take for ever. Knows values and schemas, not tool calls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 Json = Any
 TYPES = frozenset({"string", "boolean", "integer", "number", "array", "object", "null"})
 """`number` stands for the numbers with a fraction: a schema of numbers allows both it and `integer`."""
-_DEPTH = 100
+Step = Callable[[int], None]
+_DEPTH, _STEPS = 100, 100_000
 
 
 @dataclass(eq=False, slots=True)
@@ -56,7 +57,15 @@ class Schema:
     def members(self, name: str) -> list["Schema | None"]:
         """The schemas that a property of this name may have; None: anything."""
         leaves = [leaf for leaf in self.leaves if "object" in leaf.implied]
-        return [_constant(leaf.values, name) or leaf.properties.get(name, leaf.additional) for leaf in leaves]
+        found: list[Schema | None] = []
+        for leaf in leaves:
+            if leaf.values is not None:
+                found.append(_constant(leaf.values, name))
+            elif name in leaf.properties:
+                found.append(leaf.properties[name])
+            else:
+                found += [leaf.additional, *(inner for _, inner in leaf.patterns)]
+        return found
 
 
 NEVER = Schema(types=frozenset(), implied=frozenset(), stated=True)
@@ -64,10 +73,8 @@ NEVER = Schema(types=frozenset(), implied=frozenset(), stated=True)
 NEVER.leaves = ()
 
 
-def _constant(values: Sequence[Json] | None, name: str) -> Schema | None:
+def _constant(values: Sequence[Json], name: str) -> Schema:
     """What a property is in objects that are given as they are."""
-    if values is None:
-        return None
     found = tuple(value[name] for value in values if isinstance(value, Mapping) and name in value)
     kinds = frozenset(map(type_of, found))
     return Schema(types=kinds, implied=kinds, stated=True, values=found)
@@ -95,14 +102,33 @@ def same(a: Json, b: Json) -> bool:
     return bool(a == b)
 
 
-def fault(value: Json, schema: Schema | None, where: str) -> str | None:
-    """What is wrong with a value, in words that begin with `where`; None if it fits."""
-    return _fault(value, schema, where, 0)
+def fault(value: Json, schema: Schema | None, where: str, step: Step | None = None) -> str | None:
+    """What is wrong with a value, in words that begin with `where`; None if it fits. step: hears of the work, which may
+    grow faster than the value; None: beyond a limit of it, that is the fault."""
+    try:
+        return _fault(value, schema, where, 0, step or _Steps().take)
+    except _TooManyStepsError:
+        return f"{where} is too large to be checked"
 
 
-def _fault(value: Json, schema: Schema | None, where: str, depth: int) -> str | None:
+class _TooManyStepsError(Exception):
+    """A value with many ways to fit."""
+
+
+class _Steps:
+    def __init__(self) -> None:
+        self._left = _STEPS
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise _TooManyStepsError
+
+
+def _fault(value: Json, schema: Schema | None, where: str, depth: int, step: Step) -> str | None:
     if schema is None:
         return None
+    step(1)
     if depth > _DEPTH:
         return f"{where} is nested too deeply"
     kind = type_of(value)
@@ -111,31 +137,33 @@ def _fault(value: Json, schema: Schema | None, where: str, depth: int) -> str | 
     if kind not in schema.types:
         return f"{where} is {_article(kind)}, not {' or '.join(map(_article, sorted(schema.types)))}"
     if schema.alternatives:
-        return _fault_in_alternatives(value, schema, where, depth)
-    if schema.values is not None and not any(same(value, allowed) for allowed in schema.values):
-        one = len(schema.values) == 1
-        return f"{where} is not the value it must be" if one else f"{where} is none of the values allowed"
+        return _fault_in_alternatives(value, schema, where, depth, step)
+    if schema.values is not None:
+        step(len(schema.values))
+        if not any(same(value, allowed) for allowed in schema.values):
+            one = len(schema.values) == 1
+            return f"{where} is not the value it must be" if one else f"{where} is none of the values allowed"
     if found := _beyond_limits(value, kind, schema.limits, where):
         return found
     if isinstance(value, Mapping):
-        return _fault_in_object(value, schema, where, depth)
+        return _fault_in_object(value, schema, where, depth, step)
     if isinstance(value, list):
         for i, item in enumerate(value):
             inner = schema.prefix[i] if i < len(schema.prefix) else schema.items
-            if found := _fault(item, inner, f"{where}[{i}]", depth + 1):
+            if found := _fault(item, inner, f"{where}[{i}]", depth + 1, step):
                 return found
     return None
 
 
-def _fault_in_alternatives(value: Json, schema: Schema, where: str, depth: int) -> str | None:
-    faults = [_fault(value, one, where, depth + 1) for one in schema.alternatives]
+def _fault_in_alternatives(value: Json, schema: Schema, where: str, depth: int, step: Step) -> str | None:
+    faults = [_fault(value, one, where, depth + 1, step) for one in schema.alternatives]
     fitting = faults.count(None)
     if fitting == 0:
         return faults[0] if len(faults) == 1 else f"{where} fits none of the forms allowed"
     return f"{where} fits more than one form, and may fit only one" if schema.exclusive and fitting > 1 else None
 
 
-def _fault_in_object(value: Mapping[str, Json], schema: Schema, where: str, depth: int) -> str | None:
+def _fault_in_object(value: Mapping[str, Json], schema: Schema, where: str, depth: int, step: Step) -> str | None:
     for name in schema.required:
         if name not in value:
             return f"{where} lacks {name!r}"
@@ -146,7 +174,7 @@ def _fault_in_object(value: Mapping[str, Json], schema: Schema, where: str, dept
             inner = None if schema.patterns else schema.additional
         if inner is not None and not inner.types:
             return f"{where} has {name!r}, which is not allowed"
-        if found := _fault(item, inner, f"{where}.{name}", depth + 1):
+        if found := _fault(item, inner, f"{where}.{name}", depth + 1, step):
             return found
     return None
 

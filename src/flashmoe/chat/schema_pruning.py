@@ -32,7 +32,7 @@ def prune(made: Sequence[Schema], charge: Charge, unheld: Callable[[str], None])
     for schema in made:
         charge(len(schema.alternatives) ** 2 if schema.exclusive else 0)
         pairs = itertools.combinations(schema.alternatives, 2) if schema.exclusive else ()
-        if not all(_disjoint(a, b) for a, b in pairs):
+        if not all(_disjoint(a, b, charge) for a, b in pairs):
             unheld("oneOf")
 
 
@@ -57,7 +57,7 @@ def _leaves(schema: Schema, charge: Charge) -> tuple[Schema, ...]:
 def _keep_fitting_values(schema: Schema, charge: Charge) -> None:
     values, schema.values = schema.values or (), None
     charge(len(values))
-    schema.values = tuple(value for value in values if fault(value, schema, "") is None)
+    schema.values = tuple(value for value in values if fault(value, schema, "", charge) is None)
 
 
 def _possible_types(made: Sequence[Schema]) -> dict[int, frozenset[str]]:
@@ -144,23 +144,21 @@ def _excluded(number: Fraction, limits: dict[str, int | float]) -> bool:
     return any(name in limits and exactly(limits[name]) == number for name in ("exclusiveMinimum", "exclusiveMaximum"))
 
 
-def _disjoint(a: Schema, b: Schema) -> bool:
+def _disjoint(a: Schema, b: Schema, charge: Charge, depth: int = 0) -> bool:
     """Whether no value fits both, as far as types, constants and required properties say."""
-    return all(_leaves_disjoint(x, y, 0) for x in a.leaves for y in b.leaves)
+    charge(len(a.leaves) * len(b.leaves))
+    return all(_leaves_disjoint(x, y, charge, depth) for x in a.leaves for y in b.leaves)
 
 
-def _leaves_disjoint(a: Schema, b: Schema, depth: int) -> bool:
+def _leaves_disjoint(a: Schema, b: Schema, charge: Charge, depth: int) -> bool:
     common = a.types & b.types
     if not common:
         return True
-    if a.values is not None and all(fault(value, b, "") for value in a.values):
-        return True
-    if b.values is not None and all(fault(value, a, "") for value in b.values):
-        return True
+    for one, other in ((a, b), (b, a)):
+        if one.values is not None and all(fault(value, other, "", charge) for value in one.values):
+            return True
     if common != {"object"} or depth > 2:
         return False
-    shared = set(a.required) & set(b.required)
-    return any(
-        all(_leaves_disjoint(x, y, depth + 1) for x in a.properties[name].leaves for y in b.properties[name].leaves)
-        for name in shared
-    )
+    shared = [name for name in a.required if name in b.required]
+    charge(len(a.required) * len(b.required) // 10)
+    return any(_disjoint(a.properties[name], b.properties[name], charge, depth + 1) for name in shared)

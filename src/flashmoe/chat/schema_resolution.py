@@ -22,6 +22,7 @@ _UNCHECKED = (
     "not", "if", "contains", "minContains", "maxContains", "uniqueItems", "dependentRequired", "dependentSchemas",
     "dependencies", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef",
 )  # fmt: skip
+_HARMLESS = {"not": False, "uniqueItems": False, "unevaluatedProperties": True, "unevaluatedItems": True}
 _GROUPS = ("anyOf", "oneOf")
 _SAYING = KEYWORDS | set(_GROUPS)
 
@@ -136,7 +137,7 @@ class _Resolver:
     def _conjuncts(self, raw: Mapping[str, Json]) -> list[Json]:
         found = []
         for keyword in _UNCHECKED:
-            if keyword in raw and raw[keyword] is not False:
+            if keyword in raw and raw[keyword] is not _HARMLESS.get(keyword):
                 self._not_held(keyword)
         if "$ref" in raw:
             found.append(self._target(raw["$ref"]))

@@ -14,7 +14,6 @@ from flashmoe.errors import FlashMoeError
 from flashmoe.server.json_grammar import Unheld, bare_strings, json_rule
 
 _VALUE_END = "\n</parameter>\n"
-_STRING = frozenset({"string"})
 _NOT_STRING = frozenset({"boolean", "integer", "number", "array", "object", "null"})
 _MOST_EXTRA = 64
 """Characters in the name of a parameter that the schema does not name."""

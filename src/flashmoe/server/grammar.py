@@ -34,8 +34,8 @@ from flashmoe.server.json_grammar import json_rule
 Json = Any
 MOST_BYTES = 2_000_000
 """Of a grammar; compiling one takes seconds at most."""
-_KEPT = 16
-"""Compiled grammars: an agent sends the same tools at each turn."""
+_KEPT, _KEPT_BYTES = 8, 100_000
+"""Compiled grammars, of so many bytes at most: an agent sends the same tools at each turn."""
 _SPACE = r"/[ \n]{0,2}/"
 """Before the answer; other spaces than these are not JSON's."""
 _log = logging.getLogger("flashmoe.server")
@@ -146,19 +146,24 @@ class Grammars:
         if len(text) > MOST_BYTES:
             raise FlashMoeError(f"The schemas make a grammar of {len(text)} bytes, more than {MOST_BYTES}.")
         with self._lock:
-            if text in self._compiled:
-                self._compiled.move_to_end(text)
-            else:
-                matcher = llguidance.LLMatcher(self._prepared, text, log_level=0, limits=_limits())
-                if not matcher.is_error():
-                    matcher.compute_bitmask()  # some limits are met only now
-                if matcher.is_error():
-                    _log.warning("A grammar cannot be compiled: %s", _short(matcher))
-                    raise FlashMoeError("No answer can be held to this schema; make it simpler.")
+            matcher = self._compiled.get(text)
+            if matcher is None:
+                matcher = self._compile(text)
+            if len(text) <= _KEPT_BYTES:
                 self._compiled[text] = matcher
+                self._compiled.move_to_end(text)
                 if len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
-            return self._compiled[text].deep_copy()
+            return matcher.deep_copy()
+
+    def _compile(self, text: str) -> llguidance.LLMatcher:
+        matcher = llguidance.LLMatcher(self._prepared, text, log_level=0, limits=_limits())
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # some limits are met only now
+        if matcher.is_error():
+            _log.warning("A grammar cannot be compiled: %s", _short(matcher))
+            raise FlashMoeError("No answer can be held to this schema; make it simpler.")
+        return matcher
 
     def json(self, schema: Json, *, strict: bool = False) -> Grammar:
         """Any JSON that fits the schema. strict: a schema with keywords that cannot be held is refused."""
@@ -173,9 +178,15 @@ class Grammars:
 
     def calls(self, tools: Signatures, *, several: bool, optional: bool = False) -> Grammar:
         """Calls of these tools with arguments that fit their schemas; optional: after any text, or none at all."""
-        start = "start: text | text calls\ntext: /(?s:.*)/" if optional else f"start: {_SPACE} calls"
+        start = f"start: TEXT | TEXT calls\nTEXT: {self._text_without_calls}" if optional else f"start: {_SPACE} calls"
         calls, unheld = self._calls(tools, several)
         return Grammar(f"{start}\n{calls}", unheld)
+
+    @property
+    def _text_without_calls(self) -> str:
+        """A tag of a function that stands alone is read as a call too (chat/turn_parser.py)."""
+        tags = ["<function=", *(["<tool_call>"] if self._tokenizer.token_id("<tool_call>") is None else [])]
+        return " & ".join(["/(?s:.*)/", *(f"~/(?s:.*){tag}(?s:.*)/" for tag in tags)])
 
     def _value(self, schema: Json, strict: bool) -> tuple[str, tuple[str, ...]]:
         resolved = resolve(schema)
