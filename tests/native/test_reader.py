@@ -1,8 +1,6 @@
 """Buffer and Reader as Python sees them; what the reader does with a misbehaving disk is tested in csrc/tests."""
 
 import errno
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +109,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "none")
 
 
-def test_opening_a_slow_file_lets_other_threads_run(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"  # to open one is to wait for its writer
-    os.mkfifo(fifo)
-    reader = Reader(1)
-    opened: list[int] = []
-    opener = threading.Thread(target=lambda: opened.append(reader.open(str(fifo), False)))
-    opener.start()
-    with fifo.open("wb"):
-        opener.join()
-    assert opened == [0]
+def test_a_name_that_is_not_utf8_is_opened_and_told(tmp_path: Path) -> None:
+    odd = tmp_path / "a\udcff"
+    with pytest.raises(FileNotFoundError) as caught:
+        Reader(1).open(str(odd), True)
+    assert caught.value.filename == str(odd)
+    odd.write_bytes(bytes(PAGE))
+    assert Reader(1).open(str(odd), True) == 0
 
 
 def test_a_closed_reader_says_so(file: Path) -> None:
