@@ -76,7 +76,8 @@ int open(PyReader& reader, const std::filesystem::path& path, bool direct) {
             reason = failure.what();
         }
     }
-    const nb::object name = nb::steal(PyUnicode_DecodeFSDefault(path.c_str()));
+    // A name need not be UTF-8.
+    const auto name = nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.c_str(), std::ssize(path.native())));
     PyErr_SetObject(PyExc_OSError, nb::make_tuple(error, reason, name).ptr());
     throw nb::python_error();
 }

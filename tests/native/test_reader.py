@@ -109,6 +109,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "none")
 
 
+def test_a_name_that_is_not_utf8_is_opened_and_told(tmp_path: Path) -> None:
+    odd = tmp_path / "a\udcff"
+    with pytest.raises(FileNotFoundError) as caught:
+        Reader(1).open(str(odd), True)
+    assert caught.value.filename == str(odd)
+    odd.write_bytes(bytes(PAGE))
+    assert Reader(1).open(str(odd), True) == 0
+
+
 def test_a_closed_reader_says_so(file: Path) -> None:
     reader, buffer = Reader(1), Buffer(PAGE)
     number = reader.open(str(file), False)
