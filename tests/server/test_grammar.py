@@ -31,7 +31,8 @@ ENDINGS = (b'"', b"}", b"]", b",", b"\n</parameter>\n", b"\n</function>\n", b"</
 def grammars(text_files):
     tokenizer = Tokenizer.from_dir(text_files)
     return {
-        style: Grammars(text_files, tokenizer, 1024, frozenset(tokenizer.eos_ids), style) for style in (XML, JSON_CALLS)
+        style: Grammars(text_files, tokenizer, 1024, frozenset(tokenizer.eos_ids), lambda style=style: style)
+        for style in (XML, JSON_CALLS)
     }
 
 
@@ -219,7 +220,7 @@ def test_a_schema_that_no_call_can_satisfy_is_a_sentence(grammars, parameters, s
 
 def test_a_model_whose_way_of_calling_is_not_known_is_not_forced_into_another(text_files):
     tokenizer = Tokenizer.from_dir(text_files)
-    unknown = Grammars(text_files, tokenizer, 1024, frozenset(tokenizer.eos_ids), None)
+    unknown = Grammars(text_files, tokenizer, 1024, frozenset(tokenizer.eos_ids), lambda: None)
     with pytest.raises(FlashMoeError, match="chat template writes none in a known way"):
         unknown.calls(Signatures([tool({})]), several=True)
 

@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,15 +116,25 @@ class Form:
 
 class Grammars:
     """Makes forms for one model; its tokenizer is prepared at the first, a second for a vocabulary of 248320. Any
-    thread may use it. style: how its template writes calls; None: not in a way that is known."""
+    thread may use it. find_style: how its template writes calls, None: not in a way that is known; asked once, when a
+    call is forced, since it renders with a template that may take long."""
 
     def __init__(
-        self, directory: Path, tokenizer: Tokenizer, vocab: int, stop_ids: frozenset[int], style: CallStyle | None
+        self,
+        directory: Path,
+        tokenizer: Tokenizer,
+        vocab: int,
+        stop_ids: frozenset[int],
+        find_style: Callable[[], CallStyle | None],
     ) -> None:
         self._directory, self._tokenizer, self._vocab, self._stop_ids = directory, tokenizer, vocab, stop_ids
-        self._style = style
+        self._find_style = find_style
         self._lock = threading.Lock()
         self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
+
+    @cached_property
+    def _style(self) -> CallStyle | None:
+        return self._find_style()
 
     @cached_property
     def _prepared(self) -> llguidance.LLTokenizer:

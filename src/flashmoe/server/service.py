@@ -47,10 +47,12 @@ class Service:
         self.live = Live(scheduler)
         self.written = written or WrittenTurns()
         self.stop_ids = text.tokenizer.eos_ids | frozenset(text.engine.config.eos)
-        style = None
         with contextlib.suppress(NoTemplateError):
-            style = call_style(text.template)  # one that is damaged ends the server here, where its path may be said
-        self.grammars = Grammars(text.directory, text.tokenizer, text.engine.config.vocab, self.stop_ids, style)
+            _ = text.template  # one that is damaged ends the server here, where its path may be said
+        vocab = text.engine.config.vocab
+        self.grammars = Grammars(
+            text.directory, text.tokenizer, vocab, self.stop_ids, lambda: call_style(self._template)
+        )
         self._templates = ThreadPoolExecutor(1, "templates")  # they are rendered one after the other, by one process
         self._compiling = ThreadPoolExecutor(1, "grammars")  # apart, so that a large one holds up no other prompts
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=_RECENT_PROMPTS)
