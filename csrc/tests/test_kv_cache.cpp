@@ -78,14 +78,14 @@ TEST(kv_cache_in_use_lets_many_look_or_one_change) {
     KvCache cache(kHeads, kDim, 16);
     {
         const auto one = cache.use.look(), another = cache.use.look();
-        CHECK_THROWS(std::runtime_error, cache.use.change());
+        CHECK_THROWS(std::runtime_error, static_cast<void>(cache.use.change()));
         const KvCache fork = cache.fork(0);
-        CHECK_THROWS(std::runtime_error, cache.use.change());
+        CHECK_THROWS(std::runtime_error, static_cast<void>(cache.use.change()));
     }
     {
         const auto only = cache.use.change();
-        CHECK_THROWS(std::runtime_error, cache.use.look());
-        CHECK_THROWS(std::runtime_error, cache.use.change());
+        CHECK_THROWS(std::runtime_error, static_cast<void>(cache.use.look()));
+        CHECK_THROWS(std::runtime_error, static_cast<void>(cache.use.change()));
     }
     const auto again = cache.use.change();
 }
