@@ -109,7 +109,8 @@ def test_attention_over_known_keys_and_values(
     for step in steps:
         part = x[done : done + step]
         expected = attended(truth_ops, theirs, part, truth) - part
-        assert_close(attended(cpu, own, part, cache) - part, expected, 4 * SUM)
+        # What is taken off again was rounded with the sum, so it counts where the rest is small.
+        assert_close(attended(cpu, own, part, cache) - part, expected, 4 * SUM, size=np.abs(part).max())
         done += step
     assert cache.length == tokens
 
