@@ -7,6 +7,7 @@ process; in the end how long it took to end on SIGTERM while all of it was done 
 are those of `serve`.
 """
 
+import argparse
 import asyncio
 import http.client
 import json
@@ -145,12 +146,15 @@ def _few_descriptors() -> None:
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit("Usage: abuse_server.py DIR [OPTIONS]")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--no-sessions", action="store_const", const=["--no-sessions"], default=[], help="as of serve")
+    arguments, others = parser.parse_known_args()
+    options = [arguments.directory, "--name", "m", "--port", "0", *arguments.no_sessions, *others]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     code = "from flashmoe.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "serve", sys.argv[1], "--name", "m", "--port", "0", *sys.argv[2:]]
+    command = [sys.executable, "-c", code, "serve", *options]
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log, preexec_fn=_few_descriptors)
         try:
