@@ -50,6 +50,7 @@ def test_json_has_every_point(trace, capfd):
 
 
 def test_the_picture_is_a_png(trace, tmp_path, capfd):
+    pytest.importorskip("matplotlib")
     assert run(["simulate", str(trace), "--cached", "25,50", "--plot", str(tmp_path / "curves.png")]) == 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "lru" in capfd.readouterr().out

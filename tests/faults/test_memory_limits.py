@@ -17,6 +17,7 @@ import pytest
 from faults.conftest import Command
 from flashmoe.pack.synth import Choices, synth_config
 
+pytestmark = pytest.mark.slow
 MiB = 1 << 20
 STEP = 2 * MiB
 """Bytes taken at a time, twenty times a second: a reserve in most of a second."""
@@ -189,8 +190,6 @@ def test_experts_make_room_for_another_process_of_their_group(group: Group, deco
 FAULTING = """
 import mmap, sys
 from flashmoe.streaming.pressure import PressureWatch, strain
-
-pytestmark = pytest.mark.slow
 
 print("ready", flush=True)
 sys.stdin.readline()
